@@ -1,0 +1,5 @@
+# The drivers themselves. Every object of CORE is built for each firmware and for the host's tests;
+# core/x86 is the machine, which the tests replace with a model.
+
+CORE_SRC := core/virtio/exit.c core/virtio/device.c core/virtio/ring.c core/virtio/blk.c
+CORE_X86_SRC := core/x86/regs.c core/x86/memory.c

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+/*
+ * A disk, whichever driver stands behind it. The firmware's side (Block I/O, INT 13h) is written
+ * once against this.
+ *
+ * None of these functions may be entered while another of the same disk runs: the caller keeps
+ * them apart (under UEFI, by TPL_NOTIFY). ready() alone may be called at any time.
+ */
+#pragma once
+
+#include <stddef.h>
+#include "core/door.h"
+
+#define DISK_SECTOR 512u /* the unit of disk_request.sector, whatever the disk's block size */
+
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH };
+
+/* One transfer. The caller owns it and keeps it where it is until done() is called. */
+struct disk_request {
+    enum disk_op op;
+    uint64_t sector;
+    void *buffer; /* any alignment */
+    size_t bytes; /* a multiple of the disk's block size; 0 for a flush */
+    /* Called once from submit(), poll() or restart(). It must not call back into the disk. */
+    void (*done)(struct disk_request *request);
+    enum result result; /* valid once done() is called */
+
+    /* The driver's own. */
+    struct disk_request *next;
+    size_t issued;
+    unsigned in_flight;
+};
+
+struct disk_info {
+    uint32_t block_size;              /* bytes: a power of two, 512 or more */
+    uint64_t blocks;                  /* at least 1 */
+    uint32_t lowest_aligned_block;    /* the first block that starts a physical block */
+    uint32_t blocks_per_physical;     /* 1 where the device does not say */
+    uint32_t optimal_transfer_blocks; /* 0 where the device does not say */
+    bool read_only;
+    bool write_cache; /* a flush has something to do */
+};
+
+struct disk;
+
+struct disk_ops {
+    /* Takes a request. RESULT_OK: done() will be called, perhaps before this returns. Anything
+     * else: the request was refused and done() will not be called. */
+    enum result (*submit)(struct disk *disk, struct disk_request *request);
+    /* Finishes what the device has finished, starts what now has room, and gives up on a device
+     * that has made no progress within its bound (C6). */
+    void (*poll)(struct disk *disk);
+    /* Whether poll() has a completion to find. A hint, for waiting without the lock. */
+    bool (*ready)(const struct disk *disk);
+    /* Ends every request that is not done with `why`, and brings the device up anew. */
+    enum result (*restart)(struct disk *disk, enum result why);
+};
+
+struct disk {
+    const struct disk_ops *ops;
+    struct disk_info info;
+};

@@ -1,0 +1,558 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+
+#include "core/virtio/blk.h"
+
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+
+/* A larger transfer goes out as several requests: enough to keep a device busy, and small enough
+ * that an IOMMU's or a bounce pool's mapping of each is likely to succeed. */
+#define PIECE_MAX (4u << 20)
+/* Where the device limits its segments. Sixteen of the usual 4 KiB make requests of 64 KiB. */
+#define SEGMENTS_MAX 16u
+/* The data that a queue of two entries carries at a time, if the blocks are no larger. */
+#define BOUNCE_BYTES 4096u
+/* How often to ask a device that is slow whether it has failed. */
+#define LOOK_MS 100
+
+#define STATUS_NOT_WRITTEN 0xff
+
+/* Each slot's own shared memory: header, room for bounced data (usually none), status. Bounced data
+ * lies between the two so that it can share a descriptor with either. */
+#define SLOT_HEADER sizeof(struct virtio_blk_outhdr)
+#define SLOT_STATUS 16u
+
+static struct blk *blk_of(struct disk *disk)
+{
+    return (struct blk *)(void *)((char *)disk - offsetof(struct blk, disk));
+}
+
+static void blk_log(const struct blk *blk, const char *sentence, uint64_t number)
+{
+    blk->device.rich->log(blk->device.rich->context, sentence, number);
+}
+
+static size_t slot_offset(const struct blk *blk, unsigned slot)
+{
+    return ring_bytes(&blk->ring) + slot * (SLOT_HEADER + blk->bounce_bytes + SLOT_STATUS);
+}
+
+static unsigned char *slot_memory(const struct blk *blk, unsigned slot)
+{
+    return (unsigned char *)blk->memory.cpu + slot_offset(blk, slot);
+}
+
+/* ---- Attach ---- */
+
+static enum result read_config(struct blk *blk)
+{
+    const struct virtio_device *device = &blk->device;
+    struct disk_info *info = &blk->disk.info;
+    uint64_t capacity;
+    uint32_t block_size, physical_exponent;
+    uint8_t generation;
+    unsigned tries = 0;
+
+    do {
+        if (tries++ == 16) {
+            blk_log(blk, "the device's configuration does not stand still; reads", tries);
+            return RESULT_DEVICE_ERROR;
+        }
+        generation = virtio_config_generation(device);
+        capacity = virtio_config32(device, offsetof(struct virtio_blk_config, capacity));
+        capacity |=
+            (uint64_t)virtio_config32(device, offsetof(struct virtio_blk_config, capacity) + 4)
+            << 32;
+        block_size = DISK_SECTOR;
+        if (virtio_has(device, VIRTIO_BLK_F_BLK_SIZE))
+            block_size = virtio_config32(device, offsetof(struct virtio_blk_config, blk_size));
+        blk->segment_bytes = 0;
+        if (virtio_has(device, VIRTIO_BLK_F_SIZE_MAX))
+            blk->segment_bytes =
+                virtio_config32(device, offsetof(struct virtio_blk_config, size_max));
+        physical_exponent = 0;
+        if (virtio_has(device, VIRTIO_BLK_F_TOPOLOGY)) {
+            physical_exponent =
+                virtio_config8(device, offsetof(struct virtio_blk_config, physical_block_exp));
+            info->lowest_aligned_block =
+                virtio_config8(device, offsetof(struct virtio_blk_config, alignment_offset));
+            info->optimal_transfer_blocks =
+                virtio_config32(device, offsetof(struct virtio_blk_config, opt_io_size));
+        }
+    } while (generation != virtio_config_generation(device));
+
+    if (block_size < DISK_SECTOR || (block_size & (block_size - 1)) != 0 ||
+        block_size > PIECE_MAX) {
+        blk_log(blk, "the block size is not a power of two from 512 up:", block_size);
+        return RESULT_UNSUPPORTED;
+    }
+    info->block_size = block_size;
+    info->blocks = capacity / (block_size / DISK_SECTOR);
+    if (info->blocks == 0) {
+        blk_log(blk, "the disk is empty; its capacity in sectors is", capacity);
+        return RESULT_NO_MEDIA;
+    }
+    info->blocks_per_physical = physical_exponent < 16 ? 1u << physical_exponent : 1;
+    info->read_only = virtio_has(device, VIRTIO_BLK_F_RO);
+    info->write_cache = virtio_has(device, VIRTIO_BLK_F_FLUSH);
+    return RESULT_OK;
+}
+
+/* Decides how a request is cut up: descriptors in a slot, bytes in a descriptor and in a request.
+ */
+static enum result plan(struct blk *blk)
+{
+    const struct virtio_device *device = &blk->device;
+    uint32_t block_size = blk->disk.info.block_size;
+    uint16_t offered = virtio_queue_size(&blk->device, 0);
+    uint32_t segments = 1;
+
+    if (offered < 2) {
+        blk_log(blk, "the request queue is too small; its size is", offered);
+        return RESULT_UNSUPPORTED;
+    }
+    if (blk->segment_bytes == 0) {
+        blk->segment_bytes = PIECE_MAX;
+    } else if (virtio_has(device, VIRTIO_BLK_F_SEG_MAX)) {
+        segments = virtio_config32(device, offsetof(struct virtio_blk_config, seg_max));
+        if (segments > SEGMENTS_MAX)
+            segments = SEGMENTS_MAX;
+        if (segments == 0)
+            segments = 1;
+    }
+    /* Header and status take a descriptor each. */
+    if (segments + 2 > offered)
+        segments = offered - 2u;
+
+    if (segments == 0) {
+        /* A queue of two: data has to share its descriptor with the header or the status, which
+         * needs a device that does not insist on the old framing (§2.7.4). */
+        if (!device->modern && !virtio_has(device, VIRTIO_F_ANY_LAYOUT)) {
+            blk_log(blk, "a request does not fit the queue; its size is", offered);
+            return RESULT_UNSUPPORTED;
+        }
+        blk->bounce_bytes = block_size > BOUNCE_BYTES ? block_size : BOUNCE_BYTES;
+        blk->piece_bytes = blk->bounce_bytes;
+        if (blk->segment_bytes < blk->bounce_bytes + SLOT_STATUS)
+            blk->piece_bytes = 0;
+    } else {
+        uint64_t most = (uint64_t)segments * blk->segment_bytes;
+        blk->piece_bytes = most < PIECE_MAX ? (uint32_t)most : PIECE_MAX;
+        blk->piece_bytes &= ~(block_size - 1);
+    }
+    if (blk->piece_bytes == 0) {
+        blk_log(blk, "a block does not fit the device's segments; their size is",
+                blk->segment_bytes);
+        return RESULT_UNSUPPORTED;
+    }
+
+    enum result result = ring_plan(&blk->ring, offered, (uint16_t)(segments + 2),
+                                   virtio_has(device, VIRTIO_RING_F_INDIRECT_DESC), device->modern);
+    if (result)
+        blk_log(blk, "no request fits the queue; its size is", offered);
+    return result;
+}
+
+/* Everything up to the queue, at first and after each reset. */
+static enum result negotiate(struct blk *blk)
+{
+    enum result result = virtio_begin(&blk->device);
+    if (result)
+        return result;
+    return virtio_negotiate(
+        &blk->device,
+        VIRTIO_FEATURE(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_FEATURE(VIRTIO_BLK_F_SEG_MAX) |
+            VIRTIO_FEATURE(VIRTIO_BLK_F_RO) | VIRTIO_FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
+            VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH) | VIRTIO_FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
+            VIRTIO_FEATURE(VIRTIO_F_ANY_LAYOUT) | VIRTIO_FEATURE(VIRTIO_RING_F_INDIRECT_DESC));
+}
+
+static bool quiesce(struct blk *blk)
+{
+    struct poor_door door = {.deadline = deadline_in_ms(blk->device.rich, VIRTIO_RESET_MS)};
+    return virtio_quiesce(&blk->device.exit, &door);
+}
+
+static const struct disk_ops blk_ops;
+
+enum result blk_attach(struct blk *blk, const struct rich_door *rich,
+                       const struct pci_function *where, size_t *memory_bytes)
+{
+    *blk = (struct blk){.disk = {.ops = &blk_ops}, .pending_tail = &blk->pending};
+
+    enum result result = virtio_find(&blk->device, rich, where);
+    if (!result)
+        result = negotiate(blk);
+    if (!result)
+        result = read_config(blk);
+    if (!result)
+        result = plan(blk);
+    if (result) {
+        quiesce(blk);
+        return result;
+    }
+    *memory_bytes = slot_offset(blk, blk->ring.slots);
+    return RESULT_OK;
+}
+
+static enum result start_queue(struct blk *blk)
+{
+    ring_init(&blk->ring, &blk->memory);
+    enum result result = virtio_queue_start(&blk->device, 0, &blk->ring);
+    if (!result)
+        virtio_go(&blk->device);
+    return result;
+}
+
+enum result blk_start(struct blk *blk, const struct dma_block *memory)
+{
+    blk->memory = *memory;
+    return start_queue(blk);
+}
+
+/* ---- Requests on their way to the device ---- */
+
+static uint64_t now_and_alive(struct blk *blk)
+{
+    uint64_t now = clock_ticks();
+    blk->progress_at = now;
+    blk->look_at = now + LOOK_MS * blk->device.rich->ticks_per_ms;
+    return now;
+}
+
+static uint32_t add_descriptor(struct vring_desc *desc, uint64_t address, uint32_t bytes,
+                               uint16_t flags)
+{
+    *desc = (struct vring_desc){.addr = address, .len = bytes, .flags = flags};
+    return 1;
+}
+
+/* Posts one device request: a flush, or the next `mapping` of a transfer. */
+static void post(struct blk *blk, unsigned slot, struct disk_request *request,
+                 const struct dma_mapping *mapping, uint32_t bytes)
+{
+    static const uint32_t types[] = {
+        [DISK_READ] = VIRTIO_BLK_T_IN,
+        [DISK_WRITE] = VIRTIO_BLK_T_OUT,
+        [DISK_FLUSH] = VIRTIO_BLK_T_FLUSH,
+    };
+    unsigned char *own = slot_memory(blk, slot);
+    unsigned char *status = own + SLOT_HEADER + blk->bounce_bytes;
+    uint64_t address = blk->memory.address + slot_offset(blk, slot);
+    uint64_t status_address = address + SLOT_HEADER + blk->bounce_bytes;
+    uint16_t data_flags = request->op == DISK_READ ? VRING_DESC_F_WRITE : 0;
+    struct vring_desc *desc = ring_descriptors(&blk->ring, slot);
+    unsigned count = 0;
+
+    *(struct virtio_blk_outhdr *)(void *)own = (struct virtio_blk_outhdr){
+        .type = types[request->op],
+        .sector = request->op == DISK_FLUSH ? 0 : request->sector + request->issued / DISK_SECTOR,
+    };
+    *status = STATUS_NOT_WRITTEN;
+    blk->slots[slot] = (struct blk_slot){.request = request, .mapping = *mapping, .bytes = bytes};
+
+    if (blk->bounce_bytes != 0) {
+        unsigned char *data = (unsigned char *)request->buffer + request->issued;
+        uint32_t out = SLOT_HEADER, in = 1;
+        if (request->op == DISK_WRITE) {
+            __builtin_memcpy(own + SLOT_HEADER, data, bytes);
+            out += bytes;
+        } else if (request->op == DISK_READ) {
+            /* The status follows the data at once, wherever that ends. */
+            blk->slots[slot].bounce_to = data;
+            in += bytes;
+            status_address = address + SLOT_HEADER;
+            own[SLOT_HEADER + bytes] = STATUS_NOT_WRITTEN;
+        }
+        count += add_descriptor(&desc[count], address, out, 0);
+        count += add_descriptor(&desc[count], status_address, in, VRING_DESC_F_WRITE);
+    } else {
+        count += add_descriptor(&desc[count], address, SLOT_HEADER, 0);
+        for (uint32_t at = 0; at < bytes;) {
+            uint32_t part = bytes - at < blk->segment_bytes ? bytes - at : blk->segment_bytes;
+            count += add_descriptor(&desc[count], mapping->address + at, part, data_flags);
+            at += part;
+        }
+        count += add_descriptor(&desc[count], status_address, 1, VRING_DESC_F_WRITE);
+    }
+
+    if (blk->ring.busy == 0)
+        now_and_alive(blk);
+    request->in_flight++;
+    request->issued += bytes;
+    ring_post(&blk->ring, slot, count);
+}
+
+/* Maps the next piece of a transfer; mapping->bytes tells how much was possible, in whole blocks.
+ */
+static enum result map_piece(struct blk *blk, const struct disk_request *request,
+                             struct dma_mapping *mapping)
+{
+    const struct rich_door *rich = blk->device.rich;
+    size_t block = blk->disk.info.block_size;
+    size_t left = request->bytes - request->issued;
+    size_t piece = left < blk->piece_bytes ? left : blk->piece_bytes;
+
+    if (blk->bounce_bytes != 0) {
+        *mapping = (struct dma_mapping){0};
+        return RESULT_OK;
+    }
+    for (; piece != 0; piece = piece / 2 & ~(block - 1)) {
+        enum result result =
+            rich->map(rich->context, request->op == DISK_READ ? DMA_FROM_DEVICE : DMA_TO_DEVICE,
+                      (unsigned char *)request->buffer + request->issued, piece, mapping);
+        if (result == RESULT_OK) {
+            if (mapping->bytes >= block)
+                return RESULT_OK;
+            rich->unmap(rich->context, mapping);
+        }
+        /* What is in flight will give its mappings back; then there may be more room. */
+        if (blk->ring.busy != 0)
+            break;
+    }
+    return RESULT_NO_MEMORY;
+}
+
+/* Issues what is left of a request. False if it has to wait for room. */
+static bool issue_request(struct blk *blk, struct disk_request *request)
+{
+    size_t block = blk->disk.info.block_size;
+    unsigned slot;
+
+    if (request->op == DISK_FLUSH) {
+        /* The device flushes what it has finished: everything before has to be (§5.2.6.2). */
+        if (blk->ring.busy != 0)
+            return false;
+        if (blk->disk.info.write_cache && ring_free_slot(&blk->ring, &slot))
+            post(blk, slot, request, &(struct dma_mapping){0}, 0);
+        return true;
+    }
+
+    while (request->result == RESULT_OK && request->issued < request->bytes) {
+        struct dma_mapping mapping;
+        if (!ring_free_slot(&blk->ring, &slot))
+            return false;
+        if (map_piece(blk, request, &mapping) != RESULT_OK) {
+            if (blk->ring.busy != 0)
+                return false;
+            request->result = RESULT_NO_MEMORY;
+            break;
+        }
+        size_t bytes = request->bytes - request->issued;
+        if (bytes > blk->piece_bytes)
+            bytes = blk->piece_bytes;
+        if (blk->bounce_bytes == 0 && bytes > mapping.bytes)
+            bytes = mapping.bytes & ~(block - 1);
+        post(blk, slot, request, &mapping, (uint32_t)bytes);
+    }
+    return true;
+}
+
+static void issue(struct blk *blk)
+{
+    uint16_t before = blk->ring.avail_next;
+
+    while (blk->pending) {
+        struct disk_request *request = blk->pending;
+        if (!issue_request(blk, request))
+            break;
+        blk->pending = request->next;
+        if (!blk->pending)
+            blk->pending_tail = &blk->pending;
+        if (request->in_flight == 0)
+            request->done(request);
+    }
+    if (blk->ring.avail_next != before)
+        ring_notify(&blk->ring);
+}
+
+static enum result blk_submit(struct disk *disk, struct disk_request *request)
+{
+    struct blk *blk = blk_of(disk);
+    uint64_t sectors_per_block = disk->info.block_size / DISK_SECTOR;
+    uint64_t sectors = disk->info.blocks * sectors_per_block;
+
+    if (request->op == DISK_FLUSH) {
+        request->bytes = 0;
+    } else {
+        if (request->bytes == 0 || request->bytes % disk->info.block_size != 0 ||
+            request->sector % sectors_per_block != 0 || request->sector >= sectors ||
+            request->bytes / DISK_SECTOR > sectors - request->sector)
+            return RESULT_OUT_OF_RANGE;
+        if (request->op == DISK_WRITE && disk->info.read_only)
+            return RESULT_WRITE_PROTECTED;
+    }
+    /* Also what keeps a device that the exit has let go of from being woken up again (C4). */
+    if (blk->device.exit.state != VIRTIO_LIVE)
+        return RESULT_DEVICE_ERROR;
+
+    request->result = RESULT_OK;
+    request->next = NULL;
+    request->issued = 0;
+    request->in_flight = 0;
+    *blk->pending_tail = request;
+    blk->pending_tail = &request->next;
+    issue(blk);
+    return RESULT_OK;
+}
+
+/* ---- And on their way back ---- */
+
+/* The slot is ours again. `let_go` is false only for a device that may still use the mapping. */
+static void finish_slot(struct blk *blk, unsigned slot, enum result result, bool let_go)
+{
+    struct blk_slot *done = &blk->slots[slot];
+    struct disk_request *request = done->request;
+    const struct rich_door *rich = blk->device.rich;
+
+    if (let_go && done->mapping.bytes != 0)
+        rich->unmap(rich->context, &done->mapping);
+    if (result == RESULT_OK && done->bounce_to)
+        __builtin_memcpy(done->bounce_to, slot_memory(blk, slot) + SLOT_HEADER, done->bytes);
+
+    *done = (struct blk_slot){0};
+    if (request->result == RESULT_OK)
+        request->result = result;
+    request->in_flight--;
+    /* The first of the pending has more to issue, or to be told that it need not. */
+    if (request->in_flight == 0 && request != blk->pending)
+        request->done(request);
+}
+
+/* Whether what the device says about a slot can be true, and whether it says that all went well. */
+static bool check_slot(const struct blk *blk, unsigned slot, uint32_t written, enum result *result)
+{
+    const struct blk_slot *done = &blk->slots[slot];
+    bool read = done->request->op == DISK_READ;
+    size_t at = SLOT_HEADER + (done->bounce_to ? done->bytes : blk->bounce_bytes);
+    uint8_t status = *(volatile uint8_t *)(slot_memory(blk, slot) + at);
+
+    /* Less than was asked for is common: devices have always been careless with this field. */
+    if (written > 1 + (read ? done->bytes : 0)) {
+        blk_log(blk, "the device says that it wrote more than it was given room for; bytes",
+                written);
+        return false;
+    }
+    *result = status == VIRTIO_BLK_S_OK ? RESULT_OK : RESULT_DEVICE_ERROR;
+    return true;
+}
+
+/* Ends everything that is not done. */
+static void fail_all(struct blk *blk, enum result why, bool let_go)
+{
+    for (unsigned slot = 0; slot < blk->ring.slots; slot++)
+        if (blk->slots[slot].request)
+            finish_slot(blk, slot, why, let_go);
+
+    struct disk_request *request = blk->pending;
+    blk->pending = NULL;
+    blk->pending_tail = &blk->pending;
+    while (request) {
+        struct disk_request *next = request->next;
+        request->result = why;
+        request->done(request);
+        request = next;
+    }
+}
+
+static enum result blk_restart(struct disk *disk, enum result why)
+{
+    struct blk *blk = blk_of(disk);
+    struct poor_door door = {.deadline = deadline_in_ms(blk->device.rich, VIRTIO_RESET_MS)};
+    uint64_t features = blk->device.features;
+    enum result result = RESULT_DEVICE_ERROR;
+
+    if (blk->device.exit.state != VIRTIO_LIVE)
+        return RESULT_DEVICE_ERROR;
+
+    bool let_go = virtio_reset(&blk->device.exit, &door);
+    fail_all(blk, why, let_go);
+    if (let_go) {
+        result = negotiate(blk);
+        /* The ring was planned for these features. */
+        if (!result && blk->device.features != features)
+            result = RESULT_DEVICE_ERROR;
+        if (!result)
+            result = start_queue(blk);
+    }
+    if (result) {
+        blk_log(blk, "the device does not come back after a reset; given up with error",
+                (uint64_t)result);
+        if (!quiesce(blk))
+            blk_log(blk, "the device has not let go: memory lost for good, in bytes",
+                    blk->memory.bytes);
+    }
+    return result;
+}
+
+static void blk_poll(struct disk *disk)
+{
+    struct blk *blk = blk_of(disk);
+    enum ring_event event;
+    unsigned slot;
+    uint32_t written;
+
+    if (blk->device.exit.state != VIRTIO_LIVE)
+        return;
+
+    while ((event = ring_take(&blk->ring, &slot, &written)) == RING_USED) {
+        enum result result = RESULT_DEVICE_ERROR;
+        bool sane = check_slot(blk, slot, written, &result);
+        if (!sane) {
+            blk_restart(disk, RESULT_DEVICE_ERROR);
+            return;
+        }
+        finish_slot(blk, slot, result, true);
+        now_and_alive(blk);
+    }
+    if (event == RING_BROKEN) {
+        blk_log(blk, "the device's used ring makes no sense, at index", blk->ring.used_next);
+        blk_restart(disk, RESULT_DEVICE_ERROR);
+        return;
+    }
+    issue(blk);
+
+    if (blk->ring.busy == 0)
+        return;
+    uint64_t now = clock_ticks();
+    uint64_t ms = blk->device.rich->ticks_per_ms;
+    if (now - blk->progress_at > BLK_TIMEOUT_MS * ms) {
+        blk_log(blk, "the device has finished nothing for this many milliseconds:", BLK_TIMEOUT_MS);
+        blk_restart(disk, RESULT_TIMEOUT);
+    } else if ((int64_t)(now - blk->look_at) >= 0) {
+        blk->look_at = now + LOOK_MS * ms;
+        uint8_t status = reg_read8(&blk->device.exit.status, 0);
+        if (status & VIRTIO_CONFIG_S_NEEDS_RESET) {
+            blk_log(blk, "the device says that it has failed; its status is", status);
+            blk_restart(disk, RESULT_DEVICE_ERROR);
+        }
+    }
+}
+
+static bool blk_ready(const struct disk *disk)
+{
+    const struct blk *blk =
+        (const struct blk *)(const void *)((const char *)disk - offsetof(struct blk, disk));
+    return ring_ready(&blk->ring);
+}
+
+static const struct disk_ops blk_ops = {
+    .submit = blk_submit,
+    .poll = blk_poll,
+    .ready = blk_ready,
+    .restart = blk_restart,
+};
+
+/* ---- Detach ---- */
+
+bool blk_detach(struct blk *blk)
+{
+    bool let_go = quiesce(blk);
+
+    if (!let_go)
+        blk_log(blk, "the device has not let go: memory lost for good, in bytes",
+                blk->memory.bytes);
+    fail_all(blk, RESULT_ABORTED, let_go);
+    return let_go;
+}

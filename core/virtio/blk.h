@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+/*
+ * virtio-blk (virtio 1.2 §5.2).
+ *
+ *   blk_attach(), blk_start()     the device comes up
+ *   blk.disk.ops                  submit, poll, ready, restart: see core/disk.h
+ *   virtio_quiesce(&blk.device.exit, …)   the exit, through the poor door
+ *   blk_detach()                  the device goes down, its memory comes back
+ */
+#pragma once
+
+#include "core/disk.h"
+#include "core/virtio/device.h"
+#include "core/virtio/ring.h"
+
+/* How long a device may have work and finish none of it before it is given up (C6). */
+#define BLK_TIMEOUT_MS 30000
+
+struct blk_slot {
+    struct disk_request *request;
+    struct dma_mapping mapping; /* of this piece of the request's buffer; bytes 0 if none */
+    void *bounce_to;            /* where a bounced read goes; NULL otherwise */
+    uint32_t bytes;             /* of data in this piece */
+};
+
+struct blk {
+    struct disk disk;
+    struct virtio_device device;
+    struct ring ring;
+    struct dma_block memory; /* ring, then a header and a status byte for each slot */
+
+    uint32_t segment_bytes; /* the most that one descriptor may carry */
+    uint32_t piece_bytes;   /* the most that one device request may carry */
+    uint32_t bounce_bytes;  /* room for data in a slot; 0 but for a queue of two entries */
+    uint64_t progress_at;   /* when the device last finished something, or had nothing to do */
+    uint64_t look_at;       /* when to look next whether it has failed */
+
+    struct blk_slot slots[RING_SLOTS_MAX];
+    struct disk_request *pending, **pending_tail; /* in order; the first may be partly issued */
+};
+
+/*
+ * Meets the device: finds its registers, agrees on features, reads what disk it is, and plans the
+ * queue. On success *memory_bytes is what blk_start() needs. The device has seen no memory yet.
+ * On failure the device has been reset. `rich` must outlive the binding.
+ */
+enum result blk_attach(struct blk *blk, const struct rich_door *rich,
+                       const struct pci_function *where, size_t *memory_bytes);
+
+/*
+ * Starts the device with `memory`, which stays the driver's until blk_detach() gives it back.
+ * On failure the device is as blk_detach() would leave it: call that to learn whether the memory
+ * may be freed.
+ */
+enum result blk_start(struct blk *blk, const struct dma_block *memory);
+
+/*
+ * Takes the device down: reset within the bound, every request that is not done ended with
+ * RESULT_ABORTED. Returns whether the device has let go. If not, its memory and the buffers of its
+ * last requests must never be reused (C5), and the log has said so.
+ */
+bool blk_detach(struct blk *blk);

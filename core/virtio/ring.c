@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+
+#include "core/virtio/ring.h"
+
+#include <linux/virtio_pci.h>
+#include <linux/virtio_ring.h>
+
+/* No driver of ours keeps more in flight than fits in this; a larger ring would only be colder. */
+#define RING_ENTRIES_MAX 1024u
+
+static size_t align_up(size_t bytes, size_t alignment)
+{
+    return (bytes + alignment - 1) & ~(alignment - 1);
+}
+
+static bool power_of_two(uint32_t number)
+{
+    return (number & (number - 1)) == 0;
+}
+
+enum result ring_plan(struct ring *ring, uint16_t offered, uint16_t chain, bool indirect,
+                      bool may_shrink)
+{
+    uint32_t size = offered;
+
+    if (may_shrink) {
+        /* A size that is not a power of two breaks the specification (§2.7), but one below it that
+         * is can be asked for. */
+        while (!power_of_two(size))
+            size &= size - 1;
+        if (size > RING_ENTRIES_MAX)
+            size = RING_ENTRIES_MAX;
+    }
+    /* No chain may be longer than the queue, not even in an indirect table (§2.7.5.3.1). */
+    if (size < chain || size < 2)
+        return RESULT_UNSUPPORTED;
+
+    uint32_t slots = indirect ? size : size / chain;
+    if (slots > RING_SLOTS_MAX)
+        slots = RING_SLOTS_MAX;
+    /* Where the indices wrap at 65,536, a ring of an odd size uses the same entry twice in a row:
+     * safe only while one request is in flight. */
+    if (!power_of_two(size))
+        slots = 1;
+
+    *ring = (struct ring){
+        .size = (uint16_t)size,
+        .chain = chain,
+        .slots = (uint16_t)slots,
+        .indirect = indirect,
+    };
+    return RESULT_OK;
+}
+
+/* Offsets of the parts, in the order and alignment that the legacy transport prescribes (§2.7.2);
+ * the modern one is content with them. */
+static size_t avail_offset(const struct ring *ring)
+{
+    return ring->size * sizeof(struct vring_desc);
+}
+
+static size_t used_offset(const struct ring *ring)
+{
+    /* flags, idx, ring[], used_event */
+    return align_up(avail_offset(ring) + sizeof(__virtio16) * (3u + ring->size),
+                    VIRTIO_PCI_VRING_ALIGN);
+}
+
+static size_t tables_offset(const struct ring *ring)
+{
+    /* flags, idx, ring[], avail_event */
+    return align_up(used_offset(ring) + sizeof(__virtio16) * 3 +
+                        ring->size * sizeof(struct vring_used_elem),
+                    VRING_DESC_ALIGN_SIZE);
+}
+
+size_t ring_bytes(const struct ring *ring)
+{
+    size_t tables = ring->indirect ? (size_t)ring->slots * ring->chain : 0;
+    return tables_offset(ring) + tables * sizeof(struct vring_desc);
+}
+
+void ring_init(struct ring *ring, const struct dma_block *memory)
+{
+    unsigned char *base = memory->cpu;
+
+    ring->desc = (struct vring_desc *)(void *)base;
+    ring->avail = (struct vring_avail *)(void *)(base + avail_offset(ring));
+    ring->used = (struct vring_used *)(void *)(base + used_offset(ring));
+    ring->tables = (struct vring_desc *)(void *)(base + tables_offset(ring));
+    ring->desc_address = memory->address;
+    ring->avail_address = memory->address + avail_offset(ring);
+    ring->used_address = memory->address + used_offset(ring);
+    ring->tables_address = memory->address + tables_offset(ring);
+    ring->busy = 0;
+    ring->avail_next = 0;
+    ring->used_next = 0;
+
+    ring->avail->idx = 0;
+    ring->avail->flags = VRING_AVAIL_F_NO_INTERRUPT;
+    ring->used->idx = 0;
+    ring->used->flags = 0;
+}
+
+bool ring_free_slot(const struct ring *ring, unsigned *slot)
+{
+    if (~ring->busy == 0)
+        return false;
+    *slot = (unsigned)__builtin_ctzll(~ring->busy);
+    return *slot < ring->slots;
+}
+
+static uint16_t slot_head(const struct ring *ring, unsigned slot)
+{
+    return (uint16_t)(ring->indirect ? slot : slot * ring->chain);
+}
+
+struct vring_desc *ring_descriptors(const struct ring *ring, unsigned slot)
+{
+    return (ring->indirect ? ring->tables : ring->desc) + slot * ring->chain;
+}
+
+void ring_post(struct ring *ring, unsigned slot, unsigned count)
+{
+    struct vring_desc *chain = ring_descriptors(ring, slot);
+    uint16_t head = slot_head(ring, slot);
+    uint16_t first = ring->indirect ? 0 : head; /* a table counts from its own start */
+
+    for (unsigned i = 0; i + 1 < count; i++) {
+        chain[i].flags |= VRING_DESC_F_NEXT;
+        chain[i].next = (uint16_t)(first + i + 1);
+    }
+    if (ring->indirect) {
+        size_t table = (size_t)slot * ring->chain * sizeof(*chain);
+        ring->desc[head] = (struct vring_desc){
+            .addr = ring->tables_address + table,
+            .len = (uint32_t)(count * sizeof(*chain)),
+            .flags = VRING_DESC_F_INDIRECT,
+        };
+    }
+
+    ring->busy |= 1ull << slot;
+    ring->avail->ring[ring->avail_next % ring->size] = head;
+    ring->avail_next++;
+    /* The device may look as soon as the index moves: all of the above comes first. */
+    __atomic_store_n(&ring->avail->idx, ring->avail_next, __ATOMIC_RELEASE);
+}
+
+bool ring_notify(const struct ring *ring)
+{
+    /* The device sets its flag, then looks at the index once more; we move the index, then look at
+     * the flag. Neither may be reordered, or each could wait for the other. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&ring->used->flags, __ATOMIC_RELAXED) & VRING_USED_F_NO_NOTIFY)
+        return false;
+    reg_write16(&ring->notify, ring->notify_offset, ring->index);
+    return true;
+}
+
+bool ring_ready(const struct ring *ring)
+{
+    return __atomic_load_n(&ring->used->idx, __ATOMIC_RELAXED) != ring->used_next;
+}
+
+enum ring_event ring_take(struct ring *ring, unsigned *slot, uint32_t *written)
+{
+    /* What the index covers must not be read before the index is. */
+    uint16_t used = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
+    if (used == ring->used_next)
+        return RING_EMPTY;
+    if ((uint16_t)(used - ring->used_next) > __builtin_popcountll(ring->busy))
+        return RING_BROKEN;
+
+    /* Read once: a second look may show something else (C9). */
+    const struct vring_used_elem *element = &ring->used->ring[ring->used_next % ring->size];
+    uint32_t id = __atomic_load_n(&element->id, __ATOMIC_RELAXED);
+    *written = __atomic_load_n(&element->len, __ATOMIC_RELAXED);
+
+    uint32_t spacing = ring->indirect ? 1 : ring->chain;
+    if (id % spacing != 0 || id / spacing >= ring->slots)
+        return RING_BROKEN;
+    *slot = id / spacing;
+    if (!(ring->busy & 1ull << *slot))
+        return RING_BROKEN;
+
+    ring->busy &= ~(1ull << *slot);
+    ring->used_next++;
+    return RING_USED;
+}

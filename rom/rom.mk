@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+# The program that packs images into the option ROM, and the ROM.
+
+$(BUILD)/baton-pack: rom/pack.c
+	@mkdir -p $(@D)
+	gcc $(CFLAGS) -MMD -MP -o $@ $<
+
+$(BUILD)/baton.rom: $(BUILD)/baton.efi $(BUILD)/baton-pack
+	$(BUILD)/baton-pack -o $@ $(BUILD)/baton.efi
