@@ -5,8 +5,10 @@
 /* How often tokens are completed when nobody calls, in units of 100 ns: each timer tick of the
  * firmware, or this. */
 #define TICK_100NS 10000u
-/* While waiting, how often to look at the disk's clock when the ring shows nothing new. */
-#define SPINS_PER_POLL 256u
+/* While waiting, how often to look at the disk's clock when the ring shows nothing new, and to
+ * pause. Not more often: under emulation, each pause takes the lock that the device needs to work.
+ */
+#define SPINS_PER_POLL 1024u
 
 static void poll(struct block_io *block)
 {
@@ -21,10 +23,12 @@ static void wait_until(struct block_io *block, const volatile bool *flag)
 {
     block->waiting++;
     for (uint32_t spins = 1; !*flag; spins++) {
-        if (block->disk->ops->ready(block->disk) || spins % SPINS_PER_POLL == 0)
+        if (block->disk->ops->ready(block->disk)) {
             poll(block);
-        else
+        } else if (spins % SPINS_PER_POLL == 0) {
+            poll(block);
             cpu_relax();
+        }
     }
     block->waiting--;
 }

@@ -147,8 +147,8 @@ static enum result plan(struct blk *blk)
         return RESULT_UNSUPPORTED;
     }
 
-    enum result result = ring_plan(&blk->ring, offered, (uint16_t)(segments + 2),
-                                   virtio_has(device, VIRTIO_RING_F_INDIRECT_DESC), device->modern);
+    enum result result =
+        ring_plan(&blk->ring, offered, (uint16_t)(segments + 2), device->features, device->modern);
     if (result)
         blk_log(blk, "no request fits the queue; its size is", offered);
     return result;
@@ -165,7 +165,8 @@ static enum result negotiate(struct blk *blk)
         VIRTIO_FEATURE(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_FEATURE(VIRTIO_BLK_F_SEG_MAX) |
             VIRTIO_FEATURE(VIRTIO_BLK_F_RO) | VIRTIO_FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
             VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH) | VIRTIO_FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
-            VIRTIO_FEATURE(VIRTIO_F_ANY_LAYOUT) | VIRTIO_FEATURE(VIRTIO_RING_F_INDIRECT_DESC));
+            VIRTIO_FEATURE(VIRTIO_F_ANY_LAYOUT) | VIRTIO_FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |
+            VIRTIO_FEATURE(VIRTIO_RING_F_EVENT_IDX));
 }
 
 static bool quiesce(struct blk *blk)

@@ -18,9 +18,10 @@ static bool power_of_two(uint32_t number)
     return (number & (number - 1)) == 0;
 }
 
-enum result ring_plan(struct ring *ring, uint16_t offered, uint16_t chain, bool indirect,
+enum result ring_plan(struct ring *ring, uint16_t offered, uint16_t chain, uint64_t features,
                       bool may_shrink)
 {
+    bool indirect = features & 1ull << VIRTIO_RING_F_INDIRECT_DESC;
     uint32_t size = offered;
 
     if (may_shrink) {
@@ -48,6 +49,7 @@ enum result ring_plan(struct ring *ring, uint16_t offered, uint16_t chain, bool 
         .chain = chain,
         .slots = (uint16_t)slots,
         .indirect = indirect,
+        .event_idx = features & 1ull << VIRTIO_RING_F_EVENT_IDX,
     };
     return RESULT_OK;
 }
@@ -80,6 +82,28 @@ size_t ring_bytes(const struct ring *ring)
     return tables_offset(ring) + tables * sizeof(struct vring_desc);
 }
 
+/* With EVENT_IDX, each side says at which of the other's indices it wants to hear again (§2.7.7,
+ * §2.7.10). The fields follow the two rings. */
+static __virtio16 *used_event(const struct ring *ring)
+{
+    return &ring->avail->ring[ring->size];
+}
+
+static __virtio16 *avail_event(const struct ring *ring)
+{
+    return (__virtio16 *)(void *)&ring->used->ring[ring->size];
+}
+
+/* We look at the ring, and want no interrupts. The index as far ahead as can be is never reached.
+ */
+static void no_interrupts(struct ring *ring)
+{
+    if (ring->event_idx)
+        *used_event(ring) = (uint16_t)(ring->used_next + 0x8000u);
+    else
+        ring->avail->flags = VRING_AVAIL_F_NO_INTERRUPT;
+}
+
 void ring_init(struct ring *ring, const struct dma_block *memory)
 {
     unsigned char *base = memory->cpu;
@@ -95,11 +119,13 @@ void ring_init(struct ring *ring, const struct dma_block *memory)
     ring->busy = 0;
     ring->avail_next = 0;
     ring->used_next = 0;
+    ring->announced = 0;
 
     ring->avail->idx = 0;
-    ring->avail->flags = VRING_AVAIL_F_NO_INTERRUPT;
     ring->used->idx = 0;
     ring->used->flags = 0;
+    *avail_event(ring) = 0;
+    no_interrupts(ring);
 }
 
 bool ring_free_slot(const struct ring *ring, unsigned *slot)
@@ -146,15 +172,22 @@ void ring_post(struct ring *ring, unsigned slot, unsigned count)
     __atomic_store_n(&ring->avail->idx, ring->avail_next, __ATOMIC_RELEASE);
 }
 
-bool ring_notify(const struct ring *ring)
+bool ring_notify(struct ring *ring)
 {
-    /* The device sets its flag, then looks at the index once more; we move the index, then look at
-     * the flag. Neither may be reordered, or each could wait for the other. */
+    uint16_t new = ring->avail_next, old = ring->announced;
+    bool wanted;
+
+    ring->announced = new;
+    /* The device says what it wants, then looks at the index once more; we move the index, then
+     * look at what it wants. Neither may be reordered, or each could wait for the other. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&ring->used->flags, __ATOMIC_RELAXED) & VRING_USED_F_NO_NOTIFY)
-        return false;
-    reg_write16(&ring->notify, ring->notify_offset, ring->index);
-    return true;
+    if (ring->event_idx)
+        wanted = vring_need_event(__atomic_load_n(avail_event(ring), __ATOMIC_RELAXED), new, old);
+    else
+        wanted = !(__atomic_load_n(&ring->used->flags, __ATOMIC_RELAXED) & VRING_USED_F_NO_NOTIFY);
+    if (wanted)
+        reg_write16(&ring->notify, ring->notify_offset, ring->index);
+    return wanted;
 }
 
 bool ring_ready(const struct ring *ring)
@@ -185,5 +218,6 @@ enum ring_event ring_take(struct ring *ring, unsigned *slot, uint32_t *written)
 
     ring->busy &= ~(1ull << *slot);
     ring->used_next++;
+    no_interrupts(ring);
     return RING_USED;
 }

@@ -24,6 +24,7 @@ struct ring {
     uint16_t chain; /* descriptors in a slot */
     uint16_t slots; /* requests that can be in flight */
     bool indirect;
+    bool event_idx;
 
     struct vring_desc *desc;
     struct vring_avail *avail;
@@ -34,6 +35,7 @@ struct ring {
     uint64_t busy;       /* a bit for each slot that the device has */
     uint16_t avail_next; /* the driver's running index: what it has offered */
     uint16_t used_next;  /* what it has taken back */
+    uint16_t announced;  /* what the device has had a chance to be notified of */
 
     uint16_t index; /* the queue's number, and where to announce it */
     struct reg_window notify;
@@ -47,11 +49,12 @@ enum ring_event {
 };
 
 /*
- * Plans a ring: how many entries of the `offered` to use, how many slots of `chain` descriptors.
- * `may_shrink` is false on the legacy transport, where the device alone says the size.
- * RESULT_UNSUPPORTED if not even one slot fits.
+ * Plans a ring: how many entries of the `offered` to use, how many slots of `chain` descriptors,
+ * and what the `features` that were agreed to (INDIRECT_DESC, EVENT_IDX) allow. `may_shrink` is
+ * false on the legacy transport, where the device alone says the size. RESULT_UNSUPPORTED if not
+ * even one slot fits.
  */
-enum result ring_plan(struct ring *ring, uint16_t offered, uint16_t chain, bool indirect,
+enum result ring_plan(struct ring *ring, uint16_t offered, uint16_t chain, uint64_t features,
                       bool may_shrink);
 
 /* The bytes of shared memory that a planned ring needs. */
@@ -73,7 +76,7 @@ void ring_post(struct ring *ring, unsigned slot, unsigned count);
 
 /* Tells the device that there is something to do, if it wants to be told. Returns whether it was.
  */
-bool ring_notify(const struct ring *ring);
+bool ring_notify(struct ring *ring);
 
 /* Whether ring_take() has something to find. */
 bool ring_ready(const struct ring *ring);

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+/*
+ * Two drivers, one disk, in turn: reads and writes through Block I/O, and through Block I/O 2 where
+ * the driver has it.
+ *
+ * Options: rounds=N        how often each driver gets its turn (default 7)
+ *          ms=N            about how long one measurement takes (default 40)
+ *          count           instead of measuring, move a fixed amount once with each driver, so that
+ *                          the host can count requests and notifications between the lines
+ *
+ * Prints a line for each measurement; bench/disk.py makes the table.
+ */
+
+#include "lab/efi/app.h"
+#include "lab/efi/driver.h"
+
+#define LARGEST (16u << 20)
+#define DEPTH   32u
+
+static const EFI_GUID block_io_guid = EFI_BLOCK_IO_PROTOCOL_GUID;
+static const EFI_GUID block_io2_guid = EFI_BLOCK_IO2_PROTOCOL_GUID;
+static const EFI_GUID driver_binding_guid = EFI_DRIVER_BINDING_PROTOCOL_GUID;
+static const EFI_GUID component_name2_guid = EFI_COMPONENT_NAME2_PROTOCOL_GUID;
+
+static const uint32_t sizes[] = {512, 4096, 65536, 1u << 20, LARGEST};
+#define SIZES (sizeof(sizes) / sizeof(sizes[0]))
+
+enum op { READ, WRITE };
+static const char *const op_names[] = {"read", "write"};
+
+static uint8_t *buffer;
+static struct app_pci device;
+
+/* ---- Choosing the driver ---- */
+
+static bool is_baton(const CHAR16 *name)
+{
+    static const char baton[] = "Baton";
+    for (size_t i = 0; i < sizeof(baton) - 1; i++)
+        if (name[i] != (CHAR16)baton[i])
+            return false;
+    return true;
+}
+
+/* Driver handles whose name starts with "Baton", or all the others: what ConnectController is to
+ * try first. Ended by NULL. */
+static void find_drivers(bool baton, EFI_HANDLE *found, size_t max)
+{
+    static EFI_HANDLE handles[256];
+    size_t count = app_handles(&driver_binding_guid, handles, 256);
+    size_t n = 0;
+
+    for (size_t i = 0; i < count && n + 1 < max; i++) {
+        EFI_COMPONENT_NAME2_PROTOCOL *names = app_protocol(handles[i], &component_name2_guid);
+        CHAR16 *name = NULL;
+        if (!names || names->GetDriverName(names, (CHAR8 *)"en", &name) != EFI_SUCCESS)
+            continue;
+        if (is_baton(name) == baton)
+            found[n++] = handles[i];
+    }
+    app_assert(n > 0);
+    found[n] = NULL;
+}
+
+/* Binds the disk to one of the two, and makes sure that it is. */
+static EFI_HANDLE bind(bool baton)
+{
+    static EFI_HANDLE drivers[256];
+    static struct app_driver who[4];
+    EFI_HANDLE disk;
+
+    app.bs->DisconnectController(device.handle, NULL, NULL);
+    find_drivers(baton, drivers, 256);
+    /* One at a time: a list is tried in an order of the firmware's own. */
+    for (size_t i = 0; drivers[i]; i++) {
+        EFI_HANDLE one[2] = {drivers[i], NULL};
+        EFI_DRIVER_BINDING_PROTOCOL *binding = app_protocol(drivers[i], &driver_binding_guid);
+        if (binding->Supported(binding, device.handle, NULL) != EFI_SUCCESS)
+            continue;
+        app.bs->ConnectController(device.handle, one, NULL, FALSE);
+    }
+    app_assert(app_disks(&disk, 1) == 1);
+    size_t count = app_drivers_of(disk, who, 4);
+    app_assert(count > 0);
+    app_assert((strncmp(who[count - 1].name, "Baton", 5) == 0) == baton);
+    return disk;
+}
+
+/* ---- One operation ---- */
+
+static uint64_t random_state = 1;
+
+static uint64_t random_next(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+struct walk {
+    uint64_t blocks; /* of the request's size, on the disk */
+    uint64_t next;
+    uint32_t size;
+    bool random;
+};
+
+static EFI_LBA walk_next(struct walk *walk, const EFI_BLOCK_IO_MEDIA *media)
+{
+    uint64_t at = walk->random ? random_next() % walk->blocks : walk->next++ % walk->blocks;
+    return at * walk->size / media->BlockSize;
+}
+
+static struct walk walk_start(const EFI_BLOCK_IO_MEDIA *media, uint32_t size, bool random)
+{
+    uint64_t bytes = (media->LastBlock + 1) * media->BlockSize;
+    return (struct walk){.blocks = bytes / size, .size = size, .random = random};
+}
+
+static void one(EFI_BLOCK_IO_PROTOCOL *io, enum op op, struct walk *walk)
+{
+    EFI_LBA lba = walk_next(walk, io->Media);
+    EFI_STATUS status = op == READ
+                            ? io->ReadBlocks(io, io->Media->MediaId, lba, walk->size, buffer)
+                            : io->WriteBlocks(io, io->Media->MediaId, lba, walk->size, buffer);
+    app_assert(status == EFI_SUCCESS);
+}
+
+/* ---- Measuring ---- */
+
+static void result_line(const char *driver, enum op op, bool random, uint32_t size, unsigned depth,
+                        uint64_t ops, uint64_t ticks)
+{
+    app_print("bench: driver=%s op=%s order=%s size=%u depth=%u ops=%llu ns=%llu\n", driver,
+              op_names[op], random ? "random" : "sequential", size, depth, (unsigned long long)ops,
+              (unsigned long long)app_ns(ticks));
+}
+
+static void measure_blocking(EFI_HANDLE disk, const char *driver, enum op op, bool random,
+                             uint32_t size, uint64_t budget)
+{
+    EFI_BLOCK_IO_PROTOCOL *io = app_protocol(disk, &block_io_guid);
+    struct walk walk = walk_start(io->Media, size, random);
+    uint64_t ops = 0, ticks;
+
+    for (unsigned i = 0; i < 2; i++)
+        one(io, op, &walk);
+    uint64_t start = app_tsc();
+    do {
+        one(io, op, &walk);
+        ops++;
+        ticks = app_tsc() - start;
+    } while (ticks < budget || ops < 3);
+    result_line(driver, op, random, size, 1, ops, ticks);
+}
+
+static EFI_BLOCK_IO2_TOKEN tokens[DEPTH];
+
+static void submit(EFI_BLOCK_IO2_PROTOCOL *io, unsigned i, struct walk *walk)
+{
+    app_assert_ok(io->ReadBlocksEx(io, io->Media->MediaId, walk_next(walk, io->Media), &tokens[i],
+                                   walk->size, buffer + i * walk->size));
+}
+
+/* Keeps DEPTH reads in flight. While none has finished, an empty read lets the driver look. */
+static void measure_deep(EFI_HANDLE disk, const char *driver, bool random, uint32_t size,
+                         uint64_t budget)
+{
+    EFI_BLOCK_IO2_PROTOCOL *io = app_protocol(disk, &block_io2_guid);
+    EFI_BLOCK_IO2_TOKEN none = {0};
+    uint64_t ops = 0, ticks = 0;
+    unsigned left = DEPTH;
+
+    if (!io)
+        return;
+    struct walk walk = walk_start(io->Media, size, random);
+    for (unsigned i = 0; i < DEPTH; i++)
+        app_assert_ok(app.bs->CreateEvent(0, 0, NULL, NULL, &tokens[i].Event));
+    uint64_t start = app_tsc();
+    for (unsigned i = 0; i < DEPTH; i++)
+        submit(io, i, &walk);
+    while (left > 0) {
+        bool found = false;
+        for (unsigned i = 0; i < DEPTH; i++) {
+            if (!tokens[i].Event || app.bs->CheckEvent(tokens[i].Event) != EFI_SUCCESS)
+                continue;
+            found = true;
+            app_assert_ok(tokens[i].TransactionStatus);
+            ops++;
+            ticks = app_tsc() - start;
+            if (ticks < budget) {
+                submit(io, i, &walk);
+            } else {
+                left--;
+                app.bs->CloseEvent(tokens[i].Event);
+                tokens[i].Event = NULL;
+            }
+        }
+        if (!found)
+            io->ReadBlocksEx(io, io->Media->MediaId, 0, &none, 0, buffer);
+    }
+    result_line(driver, READ, random, size, DEPTH, ops, app_tsc() - start);
+}
+
+static void measure(bool baton, uint64_t budget)
+{
+    const char *name = baton ? "baton" : "firmware";
+    EFI_HANDLE disk = bind(baton);
+
+    for (enum op op = READ; op <= WRITE; op++)
+        for (unsigned random = 0; random < 2; random++)
+            for (size_t i = 0; i < SIZES; i++)
+                measure_blocking(disk, name, op, random, sizes[i], budget);
+    for (unsigned random = 0; random < 2; random++)
+        measure_deep(disk, name, random, 4096, budget);
+}
+
+/* 16 MiB with each size: what the host sees of it does not depend on the machine's mood. */
+static void count(bool baton)
+{
+    const char *name = baton ? "baton" : "firmware";
+    EFI_BLOCK_IO_PROTOCOL *io = app_protocol(bind(baton), &block_io_guid);
+
+    for (size_t i = 0; i < SIZES; i++) {
+        struct walk walk = walk_start(io->Media, sizes[i], false);
+        app_print("count: driver=%s size=%u mib=16 begin\n", name, sizes[i]);
+        for (uint32_t moved = 0; moved < 16u << 20; moved += sizes[i])
+            one(io, READ, &walk);
+        app_print("count: driver=%s size=%u mib=16 end\n", name, sizes[i]);
+    }
+}
+
+int app_main(void)
+{
+    EFI_HANDLE disk;
+    uint64_t rounds = app_option_number("rounds", 7);
+    uint64_t budget = app_option_number("ms", 40) * 1000 * app_tsc_per_us();
+
+    buffer = app_pages(LARGEST);
+    app_connect_all();
+    app_assert(app_disks(&disk, 1) == 1);
+    app_assert(app_pci_of(disk, &device));
+
+    if (app_flag("count")) {
+        count(true);
+        count(false);
+        return 0;
+    }
+    for (uint64_t round = 0; round < rounds; round++) {
+        app_print("bench: round=%llu of=%llu\n", (unsigned long long)round + 1,
+                  (unsigned long long)rounds);
+        measure(true, budget);
+        measure(false, budget);
+    }
+    return 0;
+}
