@@ -33,7 +33,6 @@ static EFI_STATUS EFIAPI start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE con
 {
     struct virtio_blk_binding *binding;
     size_t shared_bytes;
-    bool let_go = true;
     (void)remaining;
 
     EFI_STATUS status = bs->AllocatePool(EfiBootServicesData, sizeof(*binding), (void **)&binding);
@@ -59,7 +58,7 @@ static EFI_STATUS EFIAPI start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE con
 
     status = pci_share(&binding->pci, shared_bytes, &binding->shared);
     if (EFI_ERROR(status)) {
-        blk_detach(&binding->blk); /* the device has seen no memory */
+        blk_detach(&binding->blk); /* the device has seen no memory that could be lost */
         goto close_event;
     }
 
@@ -75,13 +74,12 @@ static EFI_STATUS EFIAPI start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE con
     return EFI_SUCCESS;
 
 detach:
-    let_go = blk_detach(&binding->blk);
-    if (let_go)
+    if (blk_detach(&binding->blk))
         pci_unshare(&binding->pci, &binding->shared);
 close_event:
     bs->CloseEvent(binding->exit_event);
 close_pci:
-    pci_close(&binding->pci, let_go);
+    pci_close(&binding->pci, binding->blk.device.exit.state != VIRTIO_STUCK);
 free:
     bs->FreePool(binding);
     return status;

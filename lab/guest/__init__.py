@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The guest: a small Debian on one disk, made from Debian's own packages, without root.
+
+GPT; an EFI system partition with Debian's GRUB; an ext4 root with Debian's kernel in /boot, a few of
+Debian's programs, and an init of ours; and a partition that tests may write to.
+"""
+
+import gzip
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from lab import gpt, tools
+from lab.cache import cached
+from lab.cpio import Cpio
+from lab.errors import LabError
+from lab.packages import Archive, Package, unpack
+from lab.paths import LAB
+from lab.progress import Progress
+
+HERE = Path(__file__).parent
+
+GRUB = "grub-efi-amd64-bin"
+BUSYBOX = "busybox-static"
+KERNEL_META = "linux-image-amd64"
+KERNEL = r"linux-image-[0-9][^ ]*-amd64"
+# What the root is made of: the programs that init.sh calls, and the libraries they need.
+ROOT = ("base-files", "dash", "coreutils", "grep", "libc6", "libacl1", "libattr1", "libgmp10",
+        "libselinux1", "libpcre2-8-0")
+_NOT_NEEDED = ("./usr/share/doc", "./usr/share/man", "./usr/share/info", "./usr/share/locale",
+               "./usr/share/lintian", "*/gconv")
+
+# virtio_pci brings the modern and legacy parts with it. crc32c is what ext4 asks the crypto layer for
+# by name, which no dependency of the module tells.
+MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "qemu_fw_cfg")
+
+_MIB = 1 << 20
+_ESP_SIZE = 8 * _MIB
+_SCRATCH_SIZE = 16 * _MIB
+
+_SEED = uuid.UUID("6d2f6a8e-9d2b-4c54-8d0b-2f6ee0a9a1f4")
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A finished disk, and what is on it."""
+
+    disk: Path
+    root_uuid: uuid.UUID
+    kernel: str
+    grub: str
+
+
+def _names(archive: Archive) -> Sequence[str]:
+    return [archive.depends(KERNEL_META, KERNEL), GRUB, BUSYBOX, *ROOT]
+
+
+def _own_text() -> list[bytes]:
+    """Whatever of ours shapes the disk: when it changes, the disk is made anew."""
+    files = [*sorted(HERE.iterdir()), *(HERE.parent / name for name in
+                                        ("gpt.py", "cpio.py"))]
+    return [file.read_bytes() for file in files if file.is_file()]
+
+
+def guest(progress: Progress, sector_size: int = 512) -> Guest:
+    """The guest's disk for this sector size: from the cache, or made now."""
+    packages = Archive(progress).obtain(_names)
+    kernel = next(package for name, package in packages.items() if re.fullmatch(KERNEL, name))
+    parts: list[str | bytes] = [f"sector size {sector_size}"]
+    parts += sorted(each.identity for each in packages.values())
+    parts += _own_text()
+    root_uuid = uuid.uuid5(_SEED, f"root {sector_size}")
+
+    def make(target: Path, scratch: Path) -> None:
+        with progress.step(f"making the guest's disk ({kernel.name})") as step:
+            _Maker(packages, kernel, root_uuid, sector_size, scratch, step.tell).make(target)
+
+    disk = cached(LAB, f"guest-{sector_size}.img", parts, make)
+    return Guest(disk, root_uuid, f"{kernel.name} {kernel.version}",
+                 f"{GRUB} {packages[GRUB].version}")
+
+
+@dataclass
+class _Maker:
+    packages: dict[str, Package]
+    kernel: Package
+    root_uuid: uuid.UUID
+    sector_size: int
+    scratch: Path
+    tell: Callable[[str], None]
+
+    def make(self, target: Path) -> None:
+        self.tell("kernel")
+        kernel = self._unpacked(self.kernel, only=["./boot/*", "./lib/modules/*"])
+        self.tell("initramfs")
+        initramfs = self._initramfs(kernel)
+        self.tell("root")
+        root = self._root_tree(kernel, initramfs)
+        root_image = self._file_system(root)
+        self.tell("EFI system partition")
+        esp_image = self._esp()
+        self.tell("disk")
+        partitions = gpt.layout([("esp", gpt.ESP, _ESP_SIZE),
+                                 ("root", gpt.LINUX_ROOT_X86_64, root_image.stat().st_size),
+                                 ("scratch", gpt.LINUX_DATA, _SCRATCH_SIZE)], self.root_uuid)
+        size = gpt.disk_size(partitions)
+        with target.open("wb") as disk:
+            disk.truncate(size)
+            for offset, data in gpt.tables(partitions, size, self.sector_size, self.root_uuid):
+                disk.seek(offset)
+                disk.write(data)
+            for partition, image in zip(partitions, (esp_image, root_image), strict=False):
+                disk.seek(partition.start)
+                with image.open("rb") as source:
+                    _copy_sparse(source.read(), disk)
+
+    def _unpacked(self, package: Package, only: Sequence[str] = ()) -> Path:
+        folder = self.scratch / package.name
+        folder.mkdir()
+        unpack(package, folder, only=only)
+        return folder
+
+    def _initramfs(self, kernel: Path) -> bytes:
+        busybox = self._unpacked(self.packages[BUSYBOX]) / "bin/busybox"
+        cpio = Cpio()
+        for folder in ("bin", "dev", "modules", "proc", "root", "sys"):
+            cpio.folder(folder)
+        cpio.character_device("dev/console", 5, 1)
+        cpio.file("bin/busybox", busybox.read_bytes(), 0o755)
+        cpio.file("init", (HERE / "initramfs.sh").read_bytes(), 0o755)
+        order = modules_in_order(kernel / "lib/modules", MODULES)
+        for module in order:
+            cpio.file(f"modules/{module.name}", module.read_bytes())
+        cpio.file("modules/order", "".join(f"{module.name}\n" for module in order).encode())
+        return gzip.compress(cpio.archive(), compresslevel=6, mtime=0)
+
+    def _root_tree(self, kernel: Path, initramfs: bytes) -> Path:
+        root = self.scratch / "root"
+        # Debian has /bin and its like as links into /usr; the packages are unpacked through them.
+        for name in ("bin", "sbin", "lib", "lib64"):
+            (root / "usr" / name).mkdir(parents=True)
+            (root / name).symlink_to(f"usr/{name}")
+        for name in ROOT:
+            unpack(self.packages[name], root, without=_NOT_NEEDED)
+        for name in ("dev", "proc", "sys", "run", "tmp", "boot/grub"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        shell = root / "usr/bin/sh"
+        if not shell.exists():
+            shell.symlink_to("dash")
+        init = root / "usr/sbin/baton-init"
+        shutil.copyfile(HERE / "init.sh", init)
+        init.chmod(0o755)
+        vmlinuz = one_of(kernel.glob("boot/vmlinuz-*"), "kernel")
+        shutil.copyfile(vmlinuz, root / "boot/vmlinuz")
+        (root / "boot/initrd.img").write_bytes(initramfs)
+        (root / "boot/grub/grub.cfg").write_text(self._template("grub.cfg"))
+        return root
+
+    def _template(self, name: str) -> str:
+        return (HERE / name).read_text().replace("@ROOT@", str(self.root_uuid))
+
+    def _file_system(self, tree: Path) -> Path:
+        blocks = inodes = 0
+        for folder, _, files in os.walk(tree):
+            for path in (Path(folder), *(Path(folder, file) for file in files)):
+                inodes += 1
+                blocks += -(-path.lstat().st_size // 4096)
+        # The contents, the journal and tables, and some air.
+        size = blocks * 4096 * 105 // 100 + 12 * _MIB
+        image = self.scratch / "root.img"
+        tools.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-m", "0", "-N", str(inodes + 256),
+                   "-J", "size=4", "-L", "baton-root", "-U", str(self.root_uuid), "-E",
+                   f"root_owner=0:0,lazy_itable_init=0,hash_seed={self.root_uuid}", "-d", str(tree),
+                   str(image), f"{size // _MIB}M"])
+        if os.geteuid() != 0:
+            self._own_by_root(tree, image)
+        return image
+
+    def _own_by_root(self, tree: Path, image: Path) -> None:
+        """Files copied by a plain user are that user's: give them to root inside the image."""
+        commands = []
+        for folder, folders, files in os.walk(tree):
+            for name in (*folders, *files):
+                path = Path("/", Path(folder, name).relative_to(tree))
+                commands += [f'sif "{path}" uid 0\n', f'sif "{path}" gid 0\n']
+        tools.run(["debugfs", "-w", "-f", "/dev/stdin", str(image)], stdin="".join(commands))
+
+    def _esp(self) -> Path:
+        grub = self.scratch / "grub"
+        grub.mkdir()
+        unpack(self.packages[GRUB], grub, only=["*/monolithic/grubx64.efi"])
+        loader = one_of(grub.rglob("grubx64.efi"), "GRUB")
+        config = self.scratch / "esp-grub.cfg"
+        config.write_text(self._template("esp-grub.cfg"))
+        image = self.scratch / "esp.img"
+        with image.open("wb") as file:
+            file.truncate(_ESP_SIZE)
+        tools.run(["mkfs.vfat", "-S", str(self.sector_size), "-n", "ESP", "-i", "ba700001",
+                   "--invariant", str(image)])
+        # mtools believes a disk has 512-byte sectors unless told to look.
+        quiet = {"MTOOLS_SKIP_CHECK": "1"}
+        for folder in ("::/EFI", "::/EFI/BOOT", "::/EFI/debian"):
+            tools.run(["mmd", "-i", str(image), folder], env=quiet)
+        tools.run(["mcopy", "-i", str(image), str(loader), "::/EFI/BOOT/BOOTX64.EFI"], env=quiet)
+        # Where Debian's GRUB looks, as it is built into it.
+        tools.run(["mcopy", "-i", str(image), str(config), "::/EFI/debian/grub.cfg"], env=quiet)
+        return image
+
+
+def one_of(paths: Iterable[Path], what: str) -> Path:
+    """The only one of these paths."""
+    found = list(paths)
+    if len(found) != 1:
+        raise LabError(f"the package holds {len(found)} files that could be the {what}")
+    return found[0]
+
+
+def modules_in_order(tree: Path, wanted: Sequence[str]) -> list[Path]:
+    """The files of these kernel modules and all that they depend on, each after what it needs."""
+    files = {path.name.partition(".")[0].replace("-", "_"): path for path in tree.rglob("*.ko")}
+    order: list[Path] = []
+
+    def add(name: str) -> None:
+        path = files.get(name.replace("-", "_"))
+        if path is None:
+            raise LabError(f"the kernel package has no module {name}")
+        if path in order:
+            return
+        found = re.search(rb"\0depends=([^\0]*)\0", path.read_bytes())
+        for needed in found[1].decode().split(",") if found else []:
+            if needed:
+                add(needed)
+        order.append(path)
+
+    for name in wanted:
+        add(name)
+    return order
+
+
+def _copy_sparse(data: bytes, disk: BinaryIO) -> None:
+    """Write what is not zero, and skip what is: the file stays small on the host."""
+    step = 64 * 1024
+    for at in range(0, len(data), step):
+        piece = data[at:at + step]
+        if piece.count(0) == len(piece):
+            disk.seek(len(piece), os.SEEK_CUR)
+        else:
+            disk.write(piece)

@@ -1,0 +1,44 @@
+#!/bin/busybox sh
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+# The first program in the guest: loads the drivers, finds the root file system that the kernel's
+# command line names, mounts it read-only and goes there.
+
+bb=/bin/busybox
+
+give_up()
+{
+    echo "baton-guest: failed initramfs: $*"
+    $bb sleep 1
+    $bb poweroff -f
+}
+
+$bb mount -t devtmpfs dev /dev
+$bb mount -t proc proc /proc
+$bb mount -t sysfs sys /sys
+
+# The list is in order of dependence.
+while read -r module; do
+    $bb insmod "/modules/$module" || give_up "insmod $module"
+done </modules/order
+
+root=
+for word in $($bb cat /proc/cmdline); do
+    case $word in
+    root=*) root=${word#root=} ;;
+    esac
+done
+[ -n "$root" ] || give_up "no root= on the command line"
+
+# The disk appears when its driver has looked at it, which may be a moment after insmod.
+tries=0
+until device=$($bb findfs "$root" 2>/dev/null); do
+    tries=$((tries + 1))
+    [ $tries -lt 100 ] || give_up "nothing is $root; there are: $($bb ls /sys/block | $bb xargs)"
+    $bb sleep 0.1
+done
+
+$bb mount -t ext4 -o ro "$device" /root || give_up "mount $device"
+for folder in dev proc sys; do
+    $bb mount --move /$folder /root/$folder || give_up "move $folder"
+done
+exec $bb switch_root /root /usr/sbin/baton-init

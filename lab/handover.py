@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The judgement: how each device was when the operating system took over, by QEMU's own trace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lab.trace import (Completion, ConfigWrite, Notify, PowerOn, Request, SerialText, Status,
+                       Trace)
+
+KERNEL_SPEAKS = r"(\[ *\d+\.\d+\] )?Linux version \d|early console in "
+"""A kernel's first words on the console. By then boot services are long gone."""
+
+_DRIVER_OK = 4
+_BARS = range(0x10, 0x28, 4)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One line of a device's story."""
+
+    time: float
+    what: str
+
+
+@dataclass
+class Device:
+    """What the trace says of one device up to the hand-over."""
+
+    device: str
+    driven: bool = False
+    """Whether anybody in the firmware ever set it going (DRIVER_OK)."""
+    live: bool | None = None
+    """Whether it was still going at the hand-over; None where that could not be seen."""
+    reads: int = 0
+    writes: int = 0
+    last_request: float | None = None
+    reset: float | None = None
+    bus_master_off: float | None = None
+    story: list[Moment] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class HandOver:
+    """What the trace says of all of them."""
+
+    devices: list[Device]
+    kernel: float | None
+    """When the kernel first spoke, in seconds after power-on."""
+    seen_by: str
+    """How the moment was found: "console", "takeover" (the first touch by the OS), or ""."""
+
+    @property
+    def live(self) -> int:
+        return sum(device.live is True for device in self.devices)
+
+    @property
+    def problems(self) -> list[str]:
+        return [problem for device in self.devices for problem in device.problems]
+
+
+def _takeover(trace: Trace, device: str) -> int | None:
+    """Where an operating system begins with a device, if its console says nothing: every one asks
+    first how big the device's BARs are, which firmware does once, before it drives anything."""
+    driven = False
+    for index, event in enumerate(trace.events):
+        if isinstance(event, Status) and event.device == device:
+            driven = driven or bool(event.value & _DRIVER_OK)
+        elif isinstance(event, ConfigWrite) and event.device == device and driven \
+                and event.offset in _BARS and event.value == 0xFFFFFFFF:
+            return index
+    return None
+
+
+def judge(trace: Trace, devices: Sequence[str], speaks: str = KERNEL_SPEAKS, *,
+          quiet: bool = False) -> HandOver:
+    """Judge these devices (PCI addresses, as "00:04.0").
+
+    `speaks` is a pattern for the first text after ExitBootServices: a test program that exits by
+    itself gives its own. `quiet` is for a system that may have worked for long before it speaks, or
+    never does: its first touch of a device counts, if that comes first.
+    """
+    if not any(isinstance(event, PowerOn) for event in trace.events):
+        return HandOver([Device(each, problems=["the trace does not show the machine's start"])
+                         for each in devices], None, "")
+    spoke = trace.index_of_text(speaks)
+    kernel = trace.events[spoke].time if spoke is not None else None
+    seen_by = "console" if spoke is not None else ""
+    judged = []
+    for device in devices:
+        takeover = _takeover(trace, device) if quiet else None
+        ends = [end for end in (spoke, takeover) if end is not None]
+        if takeover is not None and takeover == min(ends):
+            seen_by = "takeover"
+        judged.append(_judge_device(trace, device, min(ends) if ends else None))
+    return HandOver(judged, kernel, seen_by)
+
+
+def _judge_device(trace: Trace, name: str, end: int | None) -> Device:
+    device = Device(name)
+    status = 0
+    bus_master = False
+    in_flight: set[str] = set()
+    late = 0
+    for event in trace.events[:end]:
+        if getattr(event, "device", None) != name:
+            continue
+        if isinstance(event, Status):
+            if event.value & _DRIVER_OK:
+                if not device.driven:
+                    device.story.append(Moment(event.time, "first set going (DRIVER_OK)"))
+                device.driven = True
+                device.reset = None
+                late = 0
+            if event.value == 0 and status != 0:
+                device.reset = event.time
+                if device.driven:
+                    device.story.append(Moment(event.time, f"status 0x{status:02x} → 0: reset, "
+                                               f"{len(in_flight)} requests in flight"))
+                in_flight.clear()
+            elif event.echo and event.value != status:
+                device.story.append(Moment(event.time, f"status 0x{status:02x} → "
+                                           f"0x{event.value:02x}, because bus mastering went off"))
+            status = event.value
+        elif isinstance(event, ConfigWrite) and event.is_command:
+            if bus_master and not event.bus_master:
+                device.bus_master_off = event.time
+                if device.driven:
+                    device.story.append(Moment(event.time, "bus mastering off"))
+            elif event.bus_master:
+                device.bus_master_off = None
+            bus_master = event.bus_master
+        elif isinstance(event, Request):
+            device.last_request = event.time
+            in_flight.add(event.token)
+            device.reads += not event.write
+            device.writes += event.write
+            late += device.reset is not None
+        elif isinstance(event, Completion):
+            in_flight.discard(event.token)
+        elif isinstance(event, Notify):
+            late += device.reset is not None
+    if device.last_request is not None:
+        device.story.append(Moment(device.last_request, f"last request of the firmware's "
+                                   f"{device.reads} reads and {device.writes} writes"))
+    # Stable: what has the same stamp stays in the order of the log.
+    device.story.sort(key=lambda moment: moment.time)
+    _conclude(device, trace, end, status, bus_master, late)
+    return device
+
+
+def _conclude(device: Device, trace: Trace, end: int | None, status: int, bus_master: bool,
+              late: int) -> None:
+    name = device.device
+    if not any(True for _ in trace.of(name)):
+        device.problems.append(f"{name}: the trace does not show this device")
+        return
+    if end is None:
+        device.problems.append(f"{name}: no operating system was seen taking over")
+        return
+    if not device.driven:
+        device.live = False
+        device.story.append(Moment(trace.events[end].time, "never set going by the firmware"))
+        return
+    moment = trace.events[end]
+    device.live = status != 0
+    device.story.append(Moment(moment.time, "the kernel's first word" if
+                               isinstance(moment, SerialText) else "first touch by the OS"))
+    if device.live:
+        after = next((event for event in trace.events[end:] if isinstance(event, Status)
+                      and event.device == name and event.value == 0 and not event.echo), None)
+        reset = f"the reset came only {after.time - moment.time:.3f} s later, from the OS" \
+            if after is not None else "it was never reset"
+        device.problems.append(f"{name}: still live at the hand-over (status 0x{status:02x}); "
+                               f"{reset}")
+    if bus_master:
+        device.problems.append(f"{name}: bus mastering was still on at the hand-over")
+    if late:
+        device.problems.append(f"{name}: touched {late} times between its reset and the hand-over")

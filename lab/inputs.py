@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Looks at every file that a run is given before anything runs, so that a wrong one is a sentence
+and not a riddle on a serial console."""
+
+import json
+import struct
+from pathlib import Path
+
+from lab import tools
+from lab.errors import LabError
+from lab.paths import shown
+
+_SECTOR = 512
+_CODE_EFI = 3
+
+
+def _bytes_of(path: Path, what: str, limit: int | None = None) -> bytes:
+    try:
+        if path.is_dir():
+            raise LabError(f"{what} {shown(path)} is a folder, not a file")
+        with path.open("rb") as file:
+            data = file.read() if limit is None else file.read(limit)
+    except FileNotFoundError:
+        raise LabError(f"{what} {shown(path)} does not exist") from None
+    except OSError as error:
+        raise LabError(f"{what} {shown(path)} cannot be read: {error.strerror}") from None
+    if not data:
+        raise LabError(f"{what} {shown(path)} is empty")
+    return data
+
+
+def check_rom(path: Path) -> None:
+    """An option ROM with an x64 UEFI driver somewhere in it, complete."""
+    rom = _bytes_of(path, "the ROM")
+    name = shown(path)
+    at = 0
+    found = False
+    while True:
+        image = rom[at:]
+        if len(image) < 0x1C or image[:2] != b"\x55\xaa":
+            raise LabError(f"{name} is not an option ROM: no 55 AA at byte {at}")
+        pcir = struct.unpack_from("<H", image, 0x18)[0]
+        if len(image) < pcir + 0x18:
+            raise LabError(f"the ROM {name} is truncated: its PCI data structure is past its end")
+        if image[pcir:pcir + 4] != b"PCIR":
+            raise LabError(f"{name} is not a PCI option ROM: its image at byte {at} has no PCIR")
+        size = struct.unpack_from("<H", image, pcir + 0x10)[0] * _SECTOR
+        code, last = image[pcir + 0x14], image[pcir + 0x15] & 0x80
+        if size == 0 or len(image) < size:
+            raise LabError(f"the ROM {name} is truncated: its image at byte {at} has {size} bytes, "
+                           f"and {len(image)} are there")
+        if code == _CODE_EFI and struct.unpack_from("<I", image, 4)[0] == 0x0EF1 and \
+                struct.unpack_from("<H", image, 0x0A)[0] == 0x8664:
+            start, compressed = struct.unpack_from("<H", image, 0x16)[0], image[0x0C]
+            if not compressed:
+                _check_pe(image[start:size], f"the UEFI image in the ROM {name}")
+            found = True
+        if last:
+            break
+        at += size
+    if not found:
+        raise LabError(f"the ROM {name} has no UEFI image for x64 in it")
+
+
+def _check_pe(data: bytes, what: str) -> None:
+    if data[:2] != b"MZ" or len(data) < 0x40:
+        raise LabError(f"{what} is not a PE program")
+    at = struct.unpack_from("<I", data, 0x3C)[0]
+    if len(data) < at + 24 or data[at:at + 4] != b"PE\0\0":
+        raise LabError(f"{what} is not a PE program, or is truncated")
+    machine, sections, optional = struct.unpack_from("<HH12xH", data, at + 4)
+    if machine != 0x8664:
+        raise LabError(f"{what} is not for x64")
+    for index in range(sections):
+        header = at + 24 + optional + 40 * index
+        if len(data) < header + 40:
+            raise LabError(f"{what} is truncated")
+        size, place = struct.unpack_from("<II", data, header + 16)
+        if place + size > len(data):
+            raise LabError(f"{what} is truncated")
+
+
+def check_app(path: Path) -> None:
+    """A UEFI program for x64, complete."""
+    _check_pe(_bytes_of(path, "the UEFI program"), f"the UEFI program {shown(path)}")
+
+
+def check_firmware(path: Path, what: str) -> None:
+    """An OVMF image: firmware volumes from the beginning, none of them cut short."""
+    data = _bytes_of(path, f"the firmware's {what}")
+    name = shown(path)
+    if data[0x28:0x2C] != b"_FVH":
+        raise LabError(f"{name} is not a UEFI firmware image (no firmware volume at its start)")
+    if len(data) % 4096 != 0:
+        raise LabError(f"the firmware image {name} is truncated: {len(data)} bytes are not a whole "
+                       "number of pages")
+    at = 0
+    while data[at + 0x28:at + 0x2C] == b"_FVH":
+        size = struct.unpack_from("<Q", data, at + 0x20)[0]
+        if size == 0 or at + size > len(data):
+            raise LabError(f"the firmware image {name} is truncated: a volume of {size} bytes "
+                           f"begins at byte {at} of {len(data)}")
+        at += size
+
+
+# What a disk image of another kind begins with, and what it is.
+_OTHER_KINDS = {
+    b"KDMV": "VMDK",
+    b"COWD": "VMDK",
+    b"vhdxfile": "VHDX",
+    b"conectix": "VHD",
+    b"QED\0": "QED",
+    b"<<< ": "VDI",
+    b"\x1f\x8b": "gzip-compressed",
+    b"\xfd7zXZ": "xz-compressed",
+    b"(\xb5/\xfd": "zstd-compressed",
+    b"PK\x03\x04": "ZIP",
+}
+
+
+def check_disk(path: Path, wanted: str | None) -> tuple[str, int]:
+    """A disk image to boot from. Gives its format and its size in bytes as the guest sees it."""
+    head = _bytes_of(path, "the disk image", 65536)
+    name = shown(path)
+    is_qcow2 = head[:4] == b"QFI\xfb"
+    if wanted == "raw" and is_qcow2:
+        raise LabError(f"{name} is a qcow2 image, not raw: give --format qcow2, or leave --format "
+                       "away")
+    if wanted == "qcow2" and not is_qcow2:
+        raise LabError(f"{name} is not a qcow2 image: leave --format away, or give --format raw")
+    if is_qcow2:
+        return "qcow2", _check_qcow2(path)
+    for magic, kind in _OTHER_KINDS.items():
+        if head.startswith(magic):
+            raise LabError(f"{name} is a {kind} file, neither raw nor qcow2: unpack it, or convert it "
+                           "with `qemu-img convert -O qcow2`")
+    return "raw", _check_raw(path, head)
+
+
+def _check_qcow2(path: Path) -> int:
+    try:
+        info = json.loads(tools.run(["qemu-img", "info", "--output=json", "-U", "--backing-chain",
+                                     str(path)]))
+        tools.run(["qemu-img", "info", "-U", str(path)])
+    except LabError as error:
+        raise LabError(f"the disk image {shown(path)} cannot be used: {error}") from error
+    size = int(info[0]["virtual-size"])
+    if size == 0:
+        raise LabError(f"the disk image {shown(path)} has no sectors")
+    # Tables that point past the file's end are how a truncated one is known.
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(72)
+        l1_size, l1_offset = struct.unpack_from(">IQ", header, 36)
+        file.seek(l1_offset)
+        table = file.read(8 * l1_size)
+    tables = [entry & 0x00FFFFFFFFFFFE00 for entry, in struct.iter_unpack(">Q", table[:len(table)
+                                                                                     // 8 * 8])]
+    if len(table) < 8 * l1_size or any(entry >= end for entry in tables):
+        raise LabError(f"the disk image {shown(path)} is truncated")
+    return size
+
+
+def _check_raw(path: Path, head: bytes) -> int:
+    size = path.stat().st_size
+    name = shown(path)
+    if size % _SECTOR != 0:
+        raise LabError(f"the disk image {name} is truncated, or no disk image: {size} bytes are not "
+                       "a whole number of sectors")
+    if head[510:512] != b"\x55\xaa":
+        raise LabError(f"{name} is not a disk image: there is no partition table at its start")
+    for sector in (512, 4096):
+        if head[sector:sector + 8] == b"EFI PART":
+            last = struct.unpack_from("<Q", head, sector + 32)[0]
+            if (last + 1) * sector > size:
+                raise LabError(f"the disk image {name} is truncated: its partition table is for a "
+                               f"disk of {(last + 1) * sector} bytes, and {size} are there")
+    return size
+
+
+def sector_size_of(path: Path, format_: str) -> int | None:
+    """The sector size that a raw image's partition table was made for, where it says so."""
+    if format_ != "raw":
+        return None
+    head = _bytes_of(path, "the disk image", 8192)
+    for sector in (512, 4096):
+        if head[sector:sector + 8] == b"EFI PART":
+            return sector
+    return None

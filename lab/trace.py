@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""QEMU's trace of a run, as events in the order in which they happened.
+
+One log holds what the devices saw and what the serial port was sent, so it says exactly what came
+before what: the loader's last read, the reset, the kernel's first word.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+EVENTS = ("runstate_set", "virtio_set_status", "virtio_queue_notify", "virtio_blk_handle_read",
+          "virtio_blk_handle_write", "virtio_blk_req_complete", "pci_cfg_write", "serial_write")
+"""What the lab has QEMU trace. Together some 30,000 lines for a boot, most of them characters."""
+
+COMMAND = 0x04
+BUS_MASTER = 0x04
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, so many seconds after power-on."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOn(Event):
+    """The machine's processor begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class SerialText(Event):
+    """Characters sent to the serial port: at most a line, and nothing else came in between."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvent(Event):
+    """`device` is a PCI address, "00:04.0"; or a "0x…" that no address could be found for."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status(DeviceEvent):
+    """A virtio device's status register takes a value.
+
+    Not always because somebody wrote to it: QEMU takes DRIVER_OK away when bus mastering is
+    switched off. That is an echo.
+    """
+
+    value: int
+    echo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notify(DeviceEvent):
+    """The guest rings a queue's bell."""
+
+    queue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request(DeviceEvent):
+    """The device takes a request from its ring. Sectors have 512 bytes here, always."""
+
+    token: str
+    write: bool
+    sector: int
+    sectors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion(DeviceEvent):
+    """The device gives a request back."""
+
+    token: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigWrite(DeviceEvent):
+    """A write to PCI configuration space."""
+
+    offset: int
+    value: int
+
+    @property
+    def is_command(self) -> bool:
+        return self.offset == COMMAND
+
+    @property
+    def bus_master(self) -> bool:
+        return bool(self.value & BUS_MASTER)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All events of a run."""
+
+    events: tuple[Event, ...]
+
+    @property
+    def serial(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, SerialText))
+
+    def of(self, device: str) -> Iterator[DeviceEvent]:
+        """A device's events."""
+        for event in self.events:
+            if isinstance(event, DeviceEvent) and event.device == device:
+                yield event
+
+    def requests(self, device: str) -> list[Request]:
+        return [event for event in self.of(device) if isinstance(event, Request)]
+
+    def notifications(self, device: str) -> list[Notify]:
+        return [event for event in self.of(device) if isinstance(event, Notify)]
+
+    def index_of_text(self, pattern: str) -> int | None:
+        """Index of the event with the first character of the first text that fits the pattern; the
+        text is looked for line by line, whatever other events came in between."""
+        line = ""
+        pieces: list[tuple[int, int]] = []  # (offset in the line, index of the event)
+        for index, event in enumerate(self.events):
+            if not isinstance(event, SerialText):
+                continue
+            pieces.append((len(line), index))
+            line += event.text
+            found = re.search(pattern, line)
+            if found:
+                return [index for offset, index in pieces if offset <= found.start()][-1]
+            if line.endswith("\n"):
+                line, pieces = "", []
+        return None
+
+
+_LINE = re.compile(r"(\d+)@(\d+\.\d+):(\w+) (.*)")
+_SERIAL = re.compile(r"write addr 0x([0-9a-f]+) val 0x([0-9a-f]+)")
+_STATUS = re.compile(r"vdev (\w+) val (\d+)")
+_NOTIFY = re.compile(r"vdev (\w+) n (\d+)")
+_REQUEST = re.compile(r"vdev (\w+) req (\w+) sector (\d+) nsectors (\d+)")
+_COMPLETION = re.compile(r"vdev (\w+) req (\w+) status (\d+)")
+_CONFIG = re.compile(r"\S+ ([0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) @0x([0-9a-f]+) <- 0x([0-9a-f]+)")
+_RUNSTATE = re.compile(r".* new_state \d+ \(running\)")
+
+_DATA, _LINE_CONTROL, _DIVISOR_LATCH = 0, 3, 0x80
+
+
+class _Parser:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.start: float | None = None
+        self.addresses: dict[str, str] = {}  # of QEMU's pointers
+        self._latch = False
+        # The last thing each thread did, if that was to switch bus mastering off: the device's
+        # status follows at once, from the same thread, which tells whose pointer it is.
+        self._off: dict[str, str] = {}
+
+    def line(self, line: str) -> None:
+        found = _LINE.match(line)
+        if found is None:
+            return
+        thread, stamp, name, text = found.groups()
+        time = float(stamp)
+        off = self._off.pop(thread, None)
+        if name == "runstate_set":
+            if self.start is None and _RUNSTATE.match(text):
+                self.start = time
+                self.events.append(PowerOn(time))
+        elif name == "serial_write":
+            self._serial(time, text)
+        elif name == "virtio_set_status" and (at := _STATUS.match(text)):
+            if off is not None:
+                self.addresses[at[1]] = off
+            self.events.append(Status(time, at[1], int(at[2]), off is not None))
+        elif name == "virtio_queue_notify" and (at := _NOTIFY.match(text)):
+            self.events.append(Notify(time, at[1], int(at[2])))
+        elif name.startswith("virtio_blk_handle_") and (at := _REQUEST.match(text)):
+            self.events.append(Request(time, at[1], at[2], name.endswith("write"), int(at[3]),
+                                       int(at[4])))
+        elif name == "virtio_blk_req_complete" and (at := _COMPLETION.match(text)):
+            self.events.append(Completion(time, at[1], at[2], int(at[3])))
+        elif name == "pci_cfg_write" and (at := _CONFIG.match(text)):
+            write = ConfigWrite(time, at[1], int(at[2], 16), int(at[3], 16))
+            self.events.append(write)
+            if write.is_command and not write.bus_master:
+                self._off[thread] = write.device
+
+    def _serial(self, time: float, text: str) -> None:
+        found = _SERIAL.match(text)
+        if found is None:
+            return
+        register, value = int(found[1], 16), int(found[2], 16)
+        if register == _LINE_CONTROL:
+            self._latch = bool(value & _DIVISOR_LATCH)
+        elif register == _DATA and not self._latch:
+            char = chr(value)
+            last = self.events[-1] if self.events else None
+            if isinstance(last, SerialText) and not last.text.endswith("\n"):
+                self.events[-1] = SerialText(last.time, last.text + char)
+            else:
+                self.events.append(SerialText(time, char))
+
+    def trace(self) -> Trace:
+        start = self.start if self.start is not None else \
+            self.events[0].time if self.events else 0.0
+
+        def finished(event: Event) -> Event:
+            if isinstance(event, DeviceEvent):
+                return replace(event, time=event.time - start,
+                               device=self.addresses.get(event.device, event.device))
+            return replace(event, time=event.time - start)
+        return Trace(tuple(finished(event) for event in self.events))
+
+
+def parse(lines: Iterable[str]) -> Trace:
+    """The trace that QEMU's log backend wrote, with time stamps (-msg timestamp=on)."""
+    parser = _Parser()
+    for line in lines:
+        parser.line(line)
+    return parser.trace()
