@@ -13,6 +13,8 @@
 #define SEGMENTS_MAX 16u
 /* The data that a queue of two entries carries at a time, if the blocks are no larger. */
 #define BOUNCE_BYTES 4096u
+/* More than this would not be a binding of reasonable size. No disk has such blocks. */
+#define BOUNCE_MAX (128u << 10)
 /* How often to ask a device that is slow whether it has failed. */
 #define LOOK_MS 100
 
@@ -49,7 +51,7 @@ static enum result read_config(struct blk *blk)
 {
     const struct virtio_device *device = &blk->device;
     struct disk_info *info = &blk->disk.info;
-    uint64_t capacity;
+    uint64_t capacity = UINT64_MAX, before;
     uint32_t block_size, physical_exponent;
     uint8_t generation;
     unsigned tries = 0;
@@ -60,6 +62,7 @@ static enum result read_config(struct blk *blk)
             return RESULT_DEVICE_ERROR;
         }
         generation = virtio_config_generation(device);
+        before = capacity;
         capacity = virtio_config32(device, offsetof(struct virtio_blk_config, capacity));
         capacity |=
             (uint64_t)virtio_config32(device, offsetof(struct virtio_blk_config, capacity) + 4)
@@ -80,7 +83,9 @@ static enum result read_config(struct blk *blk)
             info->optimal_transfer_blocks =
                 virtio_config32(device, offsetof(struct virtio_blk_config, opt_io_size));
         }
-    } while (generation != virtio_config_generation(device));
+        /* A legacy device has no generation; two equal readings have to do (§2.5.4). */
+    } while (generation != virtio_config_generation(device) ||
+             (!device->modern && capacity != before));
 
     if (block_size < DISK_SECTOR || (block_size & (block_size - 1)) != 0 ||
         block_size > PIECE_MAX) {
@@ -132,10 +137,16 @@ static enum result plan(struct blk *blk)
             blk_log(blk, "a request does not fit the queue; its size is", offered);
             return RESULT_UNSUPPORTED;
         }
+        if (block_size > BOUNCE_MAX) {
+            blk_log(blk, "a queue of two cannot carry blocks as large as", block_size);
+            return RESULT_UNSUPPORTED;
+        }
         blk->bounce_bytes = block_size > BOUNCE_BYTES ? block_size : BOUNCE_BYTES;
         blk->piece_bytes = blk->bounce_bytes;
-        if (blk->segment_bytes < blk->bounce_bytes + SLOT_STATUS)
-            blk->piece_bytes = 0;
+        if (blk->piece_bytes + SLOT_STATUS > blk->segment_bytes)
+            blk->piece_bytes =
+                blk->segment_bytes > SLOT_STATUS ? blk->segment_bytes - SLOT_STATUS : 0;
+        blk->piece_bytes &= ~(block_size - 1);
     } else {
         uint64_t most = (uint64_t)segments * blk->segment_bytes;
         blk->piece_bytes = most < PIECE_MAX ? (uint32_t)most : PIECE_MAX;
@@ -214,12 +225,11 @@ enum result blk_start(struct blk *blk, const struct dma_block *memory)
 
 /* ---- Requests on their way to the device ---- */
 
-static uint64_t now_and_alive(struct blk *blk)
+/* The device has finished something, or has just been given its first work. */
+static void alive(struct blk *blk)
 {
-    uint64_t now = clock_ticks();
-    blk->progress_at = now;
-    blk->look_at = now + LOOK_MS * blk->device.rich->ticks_per_ms;
-    return now;
+    blk->looks = 0;
+    blk->look_at = deadline_in_ms(blk->device.rich, LOOK_MS);
 }
 
 static uint32_t add_descriptor(struct vring_desc *desc, uint64_t address, uint32_t bytes,
@@ -254,14 +264,14 @@ static void post(struct blk *blk, unsigned slot, struct disk_request *request,
     blk->slots[slot] = (struct blk_slot){.request = request, .mapping = *mapping, .bytes = bytes};
 
     if (blk->bounce_bytes != 0) {
-        unsigned char *data = (unsigned char *)request->buffer + request->issued;
         uint32_t out = SLOT_HEADER, in = 1;
         if (request->op == DISK_WRITE) {
-            __builtin_memcpy(own + SLOT_HEADER, data, bytes);
+            __builtin_memcpy(own + SLOT_HEADER, (unsigned char *)request->buffer + request->issued,
+                             bytes);
             out += bytes;
         } else if (request->op == DISK_READ) {
             /* The status follows the data at once, wherever that ends. */
-            blk->slots[slot].bounce_to = data;
+            blk->slots[slot].bounce_to = (unsigned char *)request->buffer + request->issued;
             in += bytes;
             status_address = address + SLOT_HEADER;
             own[SLOT_HEADER + bytes] = STATUS_NOT_WRITTEN;
@@ -279,7 +289,7 @@ static void post(struct blk *blk, unsigned slot, struct disk_request *request,
     }
 
     if (blk->ring.busy == 0)
-        now_and_alive(blk);
+        alive(blk);
     request->in_flight++;
     request->issued += bytes;
     ring_post(&blk->ring, slot, count);
@@ -304,9 +314,16 @@ static enum result map_piece(struct blk *blk, const struct disk_request *request
             rich->map(rich->context, request->op == DISK_READ ? DMA_FROM_DEVICE : DMA_TO_DEVICE,
                       (unsigned char *)request->buffer + request->issued, piece, mapping);
         if (result == RESULT_OK) {
-            if (mapping->bytes >= block)
+            size_t whole = mapping->bytes & ~(block - 1);
+            if (whole != 0 && whole == mapping->bytes)
                 return RESULT_OK;
+            /* Part of a block too much: the next piece begins there, and two mappings of one byte
+             * could each bring back their own idea of it. */
             rich->unmap(rich->context, mapping);
+            if (whole != 0) {
+                piece = 2 * whole; /* which the loop halves */
+                continue;
+            }
         }
         /* What is in flight will give its mappings back; then there may be more room. */
         if (blk->ring.busy != 0)
@@ -318,7 +335,6 @@ static enum result map_piece(struct blk *blk, const struct disk_request *request
 /* Issues what is left of a request. False if it has to wait for room. */
 static bool issue_request(struct blk *blk, struct disk_request *request)
 {
-    size_t block = blk->disk.info.block_size;
     unsigned slot;
 
     if (request->op == DISK_FLUSH) {
@@ -343,8 +359,8 @@ static bool issue_request(struct blk *blk, struct disk_request *request)
         size_t bytes = request->bytes - request->issued;
         if (bytes > blk->piece_bytes)
             bytes = blk->piece_bytes;
-        if (blk->bounce_bytes == 0 && bytes > mapping.bytes)
-            bytes = mapping.bytes & ~(block - 1);
+        if (blk->bounce_bytes == 0)
+            bytes = mapping.bytes;
         post(blk, slot, request, &mapping, (uint32_t)bytes);
     }
     return true;
@@ -425,12 +441,12 @@ static void finish_slot(struct blk *blk, unsigned slot, enum result result, bool
 static bool check_slot(const struct blk *blk, unsigned slot, uint32_t written, enum result *result)
 {
     const struct blk_slot *done = &blk->slots[slot];
-    bool read = done->request->op == DISK_READ;
     size_t at = SLOT_HEADER + (done->bounce_to ? done->bytes : blk->bounce_bytes);
     uint8_t status = *(volatile uint8_t *)(slot_memory(blk, slot) + at);
 
-    /* Less than was asked for is common: devices have always been careless with this field. */
-    if (written > 1 + (read ? done->bytes : 0)) {
+    /* Anything less is common, also the length of what was read from us: devices have always been
+     * careless with this field. */
+    if (written > 1 + done->bytes) {
         blk_log(blk, "the device says that it wrote more than it was given room for; bytes",
                 written);
         return false;
@@ -457,6 +473,13 @@ static void fail_all(struct blk *blk, enum result why, bool let_go)
     }
 }
 
+static void log_if_stuck(const struct blk *blk)
+{
+    if (blk->device.exit.state == VIRTIO_STUCK)
+        blk_log(blk, "the device has not let go: memory lost for good, in bytes",
+                blk->memory.bytes);
+}
+
 static enum result blk_restart(struct disk *disk, enum result why)
 {
     struct blk *blk = blk_of(disk);
@@ -467,9 +490,11 @@ static enum result blk_restart(struct disk *disk, enum result why)
     if (blk->device.exit.state != VIRTIO_LIVE)
         return RESULT_DEVICE_ERROR;
 
-    bool let_go = virtio_reset(&blk->device.exit, &door);
+    bool acknowledged = virtio_reset(&blk->device.exit, &door);
+    /* Bus mastering goes off before anybody hears that their buffer is theirs again (C5). */
+    bool let_go = acknowledged || virtio_quiesce(&blk->device.exit, &door);
     fail_all(blk, why, let_go);
-    if (let_go) {
+    if (acknowledged) {
         result = negotiate(blk);
         /* The ring was planned for these features. */
         if (!result && blk->device.features != features)
@@ -480,9 +505,9 @@ static enum result blk_restart(struct disk *disk, enum result why)
     if (result) {
         blk_log(blk, "the device does not come back after a reset; given up with error",
                 (uint64_t)result);
-        if (!quiesce(blk))
-            blk_log(blk, "the device has not let go: memory lost for good, in bytes",
-                    blk->memory.bytes);
+        if (blk->device.exit.state == VIRTIO_LIVE)
+            quiesce(blk);
+        log_if_stuck(blk);
     }
     return result;
 }
@@ -505,7 +530,7 @@ static void blk_poll(struct disk *disk)
             return;
         }
         finish_slot(blk, slot, result, true);
-        now_and_alive(blk);
+        alive(blk);
     }
     if (event == RING_BROKEN) {
         blk_log(blk, "the device's used ring makes no sense, at index", blk->ring.used_next);
@@ -514,20 +539,18 @@ static void blk_poll(struct disk *disk)
     }
     issue(blk);
 
-    if (blk->ring.busy == 0)
+    if (blk->ring.busy == 0 || !deadline_passed(blk->look_at))
         return;
-    uint64_t now = clock_ticks();
-    uint64_t ms = blk->device.rich->ticks_per_ms;
-    if (now - blk->progress_at > BLK_TIMEOUT_MS * ms) {
+    blk->look_at = deadline_in_ms(blk->device.rich, LOOK_MS);
+    uint8_t status = reg_read8(&blk->device.exit.status, 0);
+    if (status & VIRTIO_CONFIG_S_NEEDS_RESET) {
+        blk_log(blk, "the device says that it has failed; its status is", status);
+        blk_restart(disk, RESULT_DEVICE_ERROR);
+    } else if (++blk->looks == BLK_TIMEOUT_MS / LOOK_MS) {
+        /* Counted in looks, so that a machine that was stopped for an hour and goes on does not
+         * blame its disk. */
         blk_log(blk, "the device has finished nothing for this many milliseconds:", BLK_TIMEOUT_MS);
         blk_restart(disk, RESULT_TIMEOUT);
-    } else if ((int64_t)(now - blk->look_at) >= 0) {
-        blk->look_at = now + LOOK_MS * ms;
-        uint8_t status = reg_read8(&blk->device.exit.status, 0);
-        if (status & VIRTIO_CONFIG_S_NEEDS_RESET) {
-            blk_log(blk, "the device says that it has failed; its status is", status);
-            blk_restart(disk, RESULT_DEVICE_ERROR);
-        }
     }
 }
 
@@ -535,7 +558,7 @@ static bool blk_ready(const struct disk *disk)
 {
     const struct blk *blk =
         (const struct blk *)(const void *)((const char *)disk - offsetof(struct blk, disk));
-    return ring_ready(&blk->ring);
+    return blk->device.exit.state == VIRTIO_LIVE && ring_ready(&blk->ring);
 }
 
 static const struct disk_ops blk_ops = {
@@ -551,9 +574,7 @@ bool blk_detach(struct blk *blk)
 {
     bool let_go = quiesce(blk);
 
-    if (!let_go)
-        blk_log(blk, "the device has not let go: memory lost for good, in bytes",
-                blk->memory.bytes);
+    log_if_stuck(blk);
     fail_all(blk, RESULT_ABORTED, let_go);
     return let_go;
 }

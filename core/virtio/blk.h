@@ -32,8 +32,8 @@ struct blk {
     uint32_t segment_bytes; /* the most that one descriptor may carry */
     uint32_t piece_bytes;   /* the most that one device request may carry */
     uint32_t bounce_bytes;  /* room for data in a slot; 0 but for a queue of two entries */
-    uint64_t progress_at;   /* when the device last finished something, or had nothing to do */
-    uint64_t look_at;       /* when to look next whether it has failed */
+    uint64_t look_at;       /* when to look next whether the device has failed */
+    uint32_t looks;         /* how often in a row it had work and had finished none of it */
 
     struct blk_slot slots[RING_SLOTS_MAX];
     struct disk_request *pending, **pending_tail; /* in order; the first may be partly issued */
@@ -49,8 +49,8 @@ enum result blk_attach(struct blk *blk, const struct rich_door *rich,
 
 /*
  * Starts the device with `memory`, which stays the driver's until blk_detach() gives it back.
- * On failure the device is as blk_detach() would leave it: call that to learn whether the memory
- * may be freed.
+ * On failure it may be live all the same: call blk_detach() and learn whether the memory may be
+ * freed.
  */
 enum result blk_start(struct blk *blk, const struct dma_block *memory);
 

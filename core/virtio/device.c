@@ -22,14 +22,15 @@ static bool window_within(struct reg_window *window, uint32_t offset, uint32_t b
 }
 
 /* Reads the capability at `at` and gives the registers that it points to. False if they are not
- * where it says (C9). */
-static bool capability_window(const struct rich_door *rich, uint32_t at, struct reg_window *window)
+ * where it says, or not aligned as §4.1.4 demands (C9). */
+static bool capability_window(const struct rich_door *rich, uint32_t at, uint32_t alignment,
+                              struct reg_window *window)
 {
     uint32_t bar = rich->config_read32(rich->context, at + VIRTIO_PCI_CAP_BAR) & 0xff;
     uint32_t offset = rich->config_read32(rich->context, at + VIRTIO_PCI_CAP_OFFSET);
     uint32_t bytes = rich->config_read32(rich->context, at + VIRTIO_PCI_CAP_LENGTH);
 
-    return bar < BARS && rich->bar(rich->context, bar, window) &&
+    return bar < BARS && offset % alignment == 0 && rich->bar(rich->context, bar, window) &&
            window_within(window, offset, bytes);
 }
 
@@ -52,14 +53,14 @@ static bool find_modern(struct virtio_device *device)
         if ((head & 0xff) == PCI_CAP_ID_VNDR) {
             switch (head >> 24) {
             case VIRTIO_PCI_CAP_COMMON_CFG:
-                if (!common && capability_window(rich, at, &window) &&
+                if (!common && capability_window(rich, at, 4, &window) &&
                     window.bytes >= sizeof(struct virtio_pci_common_cfg)) {
                     device->common = window;
                     common = true;
                 }
                 break;
             case VIRTIO_PCI_CAP_NOTIFY_CFG:
-                if (!notify && capability_window(rich, at, &window)) {
+                if (!notify && capability_window(rich, at, 2, &window)) {
                     device->notify = window;
                     device->notify_multiplier =
                         rich->config_read32(rich->context, at + VIRTIO_PCI_NOTIFY_CAP_MULT);
@@ -67,7 +68,7 @@ static bool find_modern(struct virtio_device *device)
                 }
                 break;
             case VIRTIO_PCI_CAP_DEVICE_CFG:
-                if (!config && capability_window(rich, at, &window)) {
+                if (!config && capability_window(rich, at, 4, &window)) {
                     device->config = window;
                     config = true;
                 }
@@ -239,8 +240,10 @@ enum result virtio_queue_start(struct virtio_device *device, uint16_t index, str
 
     ring->notify_offset =
         (uint64_t)reg_read16(&device->common, VIRTIO_PCI_COMMON_Q_NOFF) * device->notify_multiplier;
-    if (ring->notify.bytes < 2 || ring->notify_offset > ring->notify.bytes - 2) {
-        rich->log(rich->context, "the queue's notify register is outside its window, at",
+    if (ring->notify.bytes < 2 || ring->notify_offset > ring->notify.bytes - 2 ||
+        ring->notify_offset % 2 != 0) {
+        rich->log(rich->context,
+                  "the queue's notify register is not in its window; it is said to be at",
                   ring->notify_offset);
         return RESULT_DEVICE_ERROR;
     }

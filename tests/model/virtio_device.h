@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+/*
+ * A virtio block device on PCI, playing the other side of core/virtio. It stands in for the machine
+ * (core/regs.h) and hands out a rich door, so that it sees every register access, every mapping and
+ * every look at the clock.
+ *
+ * It is strict: whatever virtio 1.2 forbids a driver is a violation (dma.h), and so is any use of
+ * memory that it was not shown. It can also be slow, deaf, broken or a liar; see vdev_options.
+ *
+ * There is one device at a time. Time is simulated: each register access, each look at the clock
+ * and each cpu_relax() costs some; the device works when it is notified and while the driver
+ * relaxes.
+ */
+#pragma once
+
+#include "core/disk.h"
+#include "tests/model/dma.h"
+
+#define VDEV_TICKS_PER_MS 1000u
+#define VDEV_NEVER        UINT32_MAX
+
+enum vdev_kind { VDEV_MODERN, VDEV_TRANSITIONAL, VDEV_LEGACY };
+
+/* When the device finishes what it was given. */
+enum vdev_pace {
+    VDEV_AT_ONCE,    /* inside the notification */
+    VDEV_IN_ORDER,   /* while the driver relaxes */
+    VDEV_ONE_BY_ONE, /* one for each time that the driver relaxes */
+    VDEV_SHUFFLED,   /* some of them, in any order */
+    VDEV_BY_HAND,    /* in vdev_finish() only */
+};
+
+enum vdev_notices {
+    VDEV_WANTS_ALL,      /* notifications */
+    VDEV_WANTS_NONE,     /* it polls */
+    VDEV_WANTS_WHEN_IDLE /* it asks for none while it has work */
+};
+
+/* Lies, and failures that look like them (C9). */
+enum vdev_lie {
+    LIE_NONE,
+    /* in configuration space */
+    LIE_NO_CAPABILITIES,
+    LIE_CAPABILITY_LOOP,
+    LIE_COMMON_OUTSIDE_BAR,
+    LIE_COMMON_WRAPS,
+    LIE_COMMON_SHORT,
+    LIE_COMMON_UNALIGNED,
+    LIE_COMMON_IN_NO_BAR,
+    LIE_NOTIFY_TINY,
+    LIE_NOTIFY_OUTSIDE,
+    LIE_CONFIG_EMPTY,
+    LIE_DECOYS, /* bad capabilities before the good ones, and others behind: to be passed over */
+    /* while it starts */
+    LIE_NO_VERSION_1,
+    LIE_FEATURES_REFUSED,
+    LIE_CONFIG_RESTLESS,
+    LIE_CONFIG_MOVES_ONCE, /* allowed: to be read again */
+    /* about requests */
+    LIE_ID_OUT_OF_RANGE,
+    LIE_ID_HUGE,
+    LIE_ID_OF_NOBODY,
+    LIE_ID_TWICE,
+    LIE_ID_NOT_A_HEAD,
+    LIE_LENGTH,
+    LIE_LENGTH_HUGE,
+    LIE_LENGTH_CARELESS, /* as many devices do: no lie that matters */
+    LIE_INDEX_JUMPS,
+    LIE_INDEX_BACK,
+    LIE_STATUS_NOT_WRITTEN,
+    LIE_STATUS_UNKNOWN,
+    LIE_STATUS_IOERR,
+    LIE_STATUS_UNSUPP,
+    LIE_NEEDS_RESET,
+    /* after a reset, where the first start was honest */
+    LIE_OTHER_FEATURES,
+    LIE_SMALLER_QUEUE,
+    LIE_LARGER_QUEUE,
+};
+
+struct vdev_options {
+    enum vdev_kind kind;
+    bool io_bar;           /* modern registers behind an I/O BAR */
+    uint32_t notify_scale; /* the notify capability's multiplier */
+    uint16_t queue_size;
+    uint64_t features; /* offered, besides VERSION_1 */
+    uint64_t capacity; /* sectors */
+    uint32_t block_size, size_max, seg_max;
+    uint8_t physical_exponent, alignment_offset;
+    uint32_t optimal_blocks;
+
+    enum vdev_pace pace;
+    enum vdev_notices notices;
+    uint32_t seed;
+    uint32_t relax_ticks;    /* what cpu_relax() costs */
+    uint32_t reset_reads;    /* reads of the status until a reset is acknowledged, or VDEV_NEVER */
+    uint32_t stuck_resets;   /* how many resets, from the first, are never acknowledged */
+    uint32_t stuck_reset_at; /* or just this one, from 1 */
+    bool clock_stands;
+    bool no_dma_drain; /* does not finish anything between the reset and its acknowledgement */
+
+    enum vdev_lie lie;
+    uint32_t lies; /* about how many requests; then the device is honest */
+
+    size_t map_most; /* the most that one mapping holds; 0 for no limit */
+
+    /* Fault point k answers with a failure, from 1; 0 for none. See vdev_counts.points. */
+    uint64_t fault_at;
+    /* Register read k, and all of them from then on if `gone_for_good`, reads as all ones. */
+    uint64_t gone_at;
+    bool gone_for_good;
+
+    /* Bytes that replace honest answers. With them the device is no longer strict. */
+    const uint8_t *fuzz;
+    size_t fuzz_bytes;
+
+    uint64_t steps_most; /* calls into the model before the driver counts as hung; 0: the usual */
+};
+
+struct vdev_counts {
+    uint64_t points; /* rich-door calls and moments at which the device could refuse */
+    uint64_t reads;  /* of registers */
+    uint64_t maps, unmaps, logs;
+    uint64_t notifications, requests, flushes, resets;
+    uint64_t master_off, master_off_live, dma_without_master;
+    uint64_t resets_refused;
+    uint64_t shown_changes; /* writes into memory by the device */
+    uint32_t most_in_flight;
+};
+
+struct vdev_options vdev_usual(void);
+
+/* Puts the device into its slot. Its disk holds vdev_pattern() of every byte's place. */
+void vdev_plug(const struct vdev_options *options);
+/* Takes it out again, and forgets all violations. */
+void vdev_unplug(void);
+/* May be changed while the device runs. */
+struct vdev_options *vdev_now(void);
+
+const struct rich_door *vdev_door(void);
+const struct pci_function *vdev_where(void);
+const struct vdev_counts *vdev_counted(void);
+const char *vdev_last_log(void);
+
+uint8_t vdev_pattern(uint64_t place);
+unsigned char *vdev_disk(void);   /* what reads return */
+unsigned char *vdev_stable(void); /* what would survive a loss of power */
+size_t vdev_disk_bytes(void);
+
+uint8_t vdev_status(void);    /* as it is, without a read */
+uint64_t vdev_features(void); /* that the driver has accepted */
+uint16_t vdev_queue_size(void);
+bool vdev_uses_legacy(void);
+bool vdev_live(void);   /* it can reach memory: a queue enabled, no reset acknowledged */
+bool vdev_master(void); /* bus mastering is on */
+void vdev_master_on(void);
+uint64_t vdev_time(void);
+void vdev_skip_ms(uint64_t ms);
+
+/* The device finishes up to `most` requests, as its pace has it; returns how many. */
+unsigned vdev_finish(unsigned most);
+unsigned vdev_in_flight(void);
+/* Whatever the device can still do to memory, it does now. */
+void vdev_last_gasp(void);
+/* From here on the device's answers to status reads have NEEDS_RESET set, until a reset. */
+void vdev_break(void);
+/* Surprise removal. */
+void vdev_vanish(void);
+
+/* While set, any call through the rich door is a violation (C2). */
+void vdev_poor(bool poor);
+
+/* Called when a driver has made an absurd number of calls without an end (C6). */
+extern void (*vdev_hung)(void);

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+
+OUR_C = $(shell git ls-files '*.c' '*.h')
+OUR_SCRIPTS := baton bench/run tests/run
+
+.PHONY: test check-format check-types format
+
+# A recursive make inside, because what deps installs may be what make looked for when it started.
+test: deps
+	@tests/run $(TEST)
+
+check-format:
+	clang-format --dry-run -Werror $(OUR_C)
+
+format:
+	clang-format -i $(OUR_C)
+
+# Scripts without .py are modules of the same name to mypy, so they are checked one by one.
+check-types:
+	/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy lab
+	@for script in $(OUR_SCRIPTS); do \
+		/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy --scripts-are-modules $$script || exit 1; \
+	done

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+#
+# The drivers on the build machine, against models of the other side:
+#
+#   make test-unit     cmocka programs, address and undefined-behaviour sanitizers on
+#   make test-fuzz     libFuzzer, a bounded number of runs from a fixed seed
+#   make test-broken   builds that break a rule of the contract: the tests have to fail on them
+
+UNIT_SUITES := ring blk start exit faults
+UNIT_CC := gcc
+UNIT_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+UNIT_CFLAGS := -std=c11 -O1 -g -fno-omit-frame-pointer $(WARN) $(UNIT_SANITIZE)
+UNIT_BUILD := $(BUILD)/unit
+
+UNIT_SHARED := $(patsubst %.c,$(UNIT_BUILD)/%.o,$(CORE_SRC) tests/model/dma.c \
+	tests/model/virtio_device.c tests/unit/harness.c)
+UNIT_PROGRAMS := $(UNIT_SUITES:%=$(UNIT_BUILD)/test_%)
+
+$(UNIT_BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(UNIT_CC) $(UNIT_CFLAGS) -I. -MMD -MP -c -o $@ $<
+
+$(UNIT_PROGRAMS): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o $(UNIT_SHARED)
+	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
+
+.PHONY: unit-programs test-unit
+unit-programs: $(UNIT_PROGRAMS)
+
+# Every suite runs, also after one that failed.
+test-unit: $(UNIT_PROGRAMS)
+	@failed=; for program in $(UNIT_PROGRAMS); do $$program || failed="$$failed $$program"; done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+
+# ---- The device as the attacker ----
+
+FUZZ_BUILD := $(BUILD)/fuzz
+FUZZ_RUNS ?= 20000
+FUZZ_SECONDS ?= 30
+FUZZ_CFLAGS := -std=c11 -O1 -g $(WARN) -fsanitize=fuzzer,address,undefined \
+	-fno-sanitize-recover=all -I.
+FUZZ_SRC := $(CORE_SRC) tests/model/dma.c tests/model/virtio_device.c
+
+$(FUZZ_BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	clang $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(FUZZ_BUILD)/virtio_blk: $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(FUZZ_SRC) tests/fuzz/virtio_blk.c)
+	clang $(FUZZ_CFLAGS) -o $@ $^
+
+.PHONY: test-fuzz
+test-fuzz: $(FUZZ_BUILD)/virtio_blk
+	@$< -runs=$(FUZZ_RUNS) -max_total_time=$(FUZZ_SECONDS) -seed=1 -max_len=600 -len_control=0 \
+	    -timeout=10 -artifact_prefix=$(FUZZ_BUILD)/ -print_final_stats=1 >$(FUZZ_BUILD)/log 2>&1 \
+	    || { cat $(FUZZ_BUILD)/log >&2; exit 1; }
+	@runs=$$(sed -n 's/^stat::number_of_executed_units: *//p' $(FUZZ_BUILD)/log); \
+	    test "$${runs:-0}" -gt 1000 && echo "fuzz virtio_blk: $$runs runs, nothing found"
+
+# ---- Builds that break the contract ----
+
+.PHONY: test-broken
+test-broken: $(UNIT_PROGRAMS)
+	@CC='$(UNIT_CC)' CFLAGS='$(UNIT_CFLAGS) -Wno-error' SANITIZE='$(UNIT_SANITIZE)' \
+	    CORE_SRC='$(CORE_SRC)' tests/broken/run.sh $(UNIT_BUILD) $(BUILD)/broken
