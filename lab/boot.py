@@ -174,7 +174,8 @@ def _expected(path: Path, original: Path | None, index: int, sector_size: int, s
 
 
 def _stage(serial: str) -> str:
-    for mark, stage in (("baton-guest: end", "switching off"), ("baton-guest: disk", "reading disks"),
+    for mark, stage in (("baton-guest: end", "switching off"),
+                        ("baton-guest: disk", "reading disks"),
                         ("Linux version", "kernel"), ("GRUB", "boot loader"),
                         ("whose: end", "firmware, booting"), ("", "firmware")):
         if mark in serial:
@@ -189,7 +190,7 @@ def judge_end(report: Report, result: qemu.Result, timeout: float) -> None:
         return
     stage = _stage(result.serial)
     if result.ended == "timeout":
-        problem = f"nothing more happened for too long: ended after {timeout:.0f} s (at: {stage})"
+        problem = f"the time was up: ended after {timeout:.0f} s (at: {stage})"
     elif result.ended == "died":
         problem = f"QEMU died (at: {stage}): {last_line(result.said) or result.exit_code}"
     else:
@@ -291,8 +292,8 @@ def _boot_image(options: Options, image: Path, progress: Progress) -> Report:
     accelerator = qemu.choose_accelerator(options.accelerator, progress)
     disk = _device(options, image, sector_size, format=format_, snapshot=options.snapshot)
     changes = "forgotten" if options.snapshot else "kept"
-    progress.say(f"booting {shown(image)} ({format_}; what is written to it is {changes}); Ctrl-A X "
-                 "ends the machine, Ctrl-A H helps")
+    progress.say(f"booting {shown(image)} ({format_}; what is written to it is {changes}); Ctrl-A "
+                 "X ends the machine, Ctrl-A H helps")
     result = qemu.run(_machine(options, accelerator, [disk], console=True, memory=1024),
                       timeout=options.timeout, progress=Progress(quiet=True))
     report = _report(options, result, accelerator, sector_size, size)
@@ -348,8 +349,8 @@ def describe(report: Report, options: Options, result: qemu.Result, accelerator:
         ("firmware", firmware),
         ("hypervisor", f"QEMU {qemu.version()}, {accelerator}, {options.machine}"),
         ("device", f"{count}virtio-blk, {options.transport}, {sector_size}-byte sectors"
-                   f"{', read-only' if options.read_only else ''}; {size / (1 << 20):.0f} MiB, from "
-                   f"{result.addresses[0]} on"),
+                   f"{', read-only' if options.read_only else ''}; {size / (1 << 20):.0f} MiB, "
+                   f"from {result.addresses[0]} on"),
         ("driver", _driver_text(report, list(result.addresses))),
         ("power-on → kernel", f"{report.hand_over.kernel:.1f} s, to its first word"
          if report.hand_over.kernel is not None else "the kernel was not heard"),
@@ -389,7 +390,8 @@ def judge_drivers(report: Report, options: Options, addresses: list[str]) -> Non
             wrong.setdefault(disk.driver.name, []).append(address)
     for name, places in wrong.items():
         asked = " (as asked: --no-rom)" if options.rom is None else ""
-        report.problems.append(f"{', '.join(places)}: the disk's driver is {name}, not Baton{asked}")
+        report.problems.append(f"{', '.join(places)}: the disk's driver is {name}, not "
+                               f"Baton{asked}")
     if not wrong and all(address in answer.disks for address in addresses):
         report.held.append("Baton drove the disk" if len(addresses) == 1 else
                            f"Baton drove all {len(addresses)} disks")

@@ -58,11 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run", help="boot an operating system and judge the hand-over",
-        description="Boot an operating system from a disk that Baton drives, and judge how the disk "
-        "was handed over. Without --disk, a small Debian is built (once) and booted, which also says "
-        "what it sees from inside.",
-        epilog="Exit status: 0 everything held; 1 something did not, the last line says what (always "
-        "with --no-rom, since then the driver is not Baton); 2 it could not be run; 130 interrupted.")
+        description="Boot an operating system from a disk that Baton drives, and judge how the "
+        "disk was handed over. Without --disk, a small Debian is built (once) and booted, which "
+        "also says what it sees from inside.",
+        epilog="Exit status: 0 everything held; 1 something did not, the last line says what "
+        "(always with --no-rom, since then the driver is not Baton); 2 it could not be run; 130 "
+        "interrupted.")
     run.set_defaults(run=_run)
 
     what = run.add_argument_group("what to boot")
@@ -104,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
 
     rest = run.add_argument_group("the run")
     rest.add_argument("--timeout", type=_positive, metavar="SECONDS",
-                      help=f"end the machine after so long (default: {boot.DEFAULT_TIMEOUT:.0f}; none "
-                      "with --disk)")
+                      help=f"end the machine after so long (default: {boot.DEFAULT_TIMEOUT:.0f}; "
+                      "none with --disk)")
     rest.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     rest.add_argument("-v", "--verbose", action="store_true", help="say more")
     return parser

@@ -12,7 +12,8 @@ class Cpio:
     _parts: list[bytes] = field(default_factory=list)
     _count: int = 0
 
-    def _add(self, name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
+    def _add(self, name: str, mode: int, data: bytes = b"",
+             device: tuple[int, int] = (0, 0)) -> None:
         self._count += 1
         raw = name.encode() + b"\x00"
         fields = (self._count, mode, 0, 0, 2 if stat.S_ISDIR(mode) else 1, 0, len(data), 0, 0,

@@ -62,12 +62,12 @@ def _entry(partition: Partition, sector: int) -> bytes:
                        last, 0, name)
 
 
-def _header(*, sectors: int, here: int, other: int, table_at: int, table_sectors: int, disk: uuid.UUID,
-            table_crc: int) -> bytes:
+def _header(*, sectors: int, here: int, other: int, table_at: int, table_sectors: int,
+            disk: uuid.UUID, table_crc: int) -> bytes:
     def pack(crc: int) -> bytes:
-        return struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x00010000, _HEADER_SIZE, crc, 0, here,
-                           other, 2 + table_sectors, sectors - 2 - table_sectors, disk.bytes_le,
-                           table_at, _ENTRIES, _ENTRY_SIZE, table_crc)
+        return struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x00010000, _HEADER_SIZE, crc, 0,
+                           here, other, 2 + table_sectors, sectors - 2 - table_sectors,
+                           disk.bytes_le, table_at, _ENTRIES, _ENTRY_SIZE, table_crc)
     return pack(zlib.crc32(pack(0)))
 
 
@@ -106,7 +106,8 @@ def find(disk: Path, sector: int, name: str) -> Partition | None:
         table_at, count, size = struct.unpack_from("<QII", header, 72)
         file.seek(table_at * sector)
         for _ in range(count):
-            kind, identity, first, last, _, text = struct.unpack_from("<16s16sQQQ72s", file.read(size))
+            entry = struct.unpack_from("<16s16sQQQ72s", file.read(size))
+            kind, identity, first, last, _, text = entry
             if text.decode("utf-16-le").rstrip("\0") == name:
                 return Partition(name, uuid.UUID(bytes_le=kind), uuid.UUID(bytes_le=identity),
                                  first * sector, (last + 1 - first) * sector)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""What the guest's init says on the console (see lab/guest/init.sh), and the pattern that it writes."""
+"""What the guest's init says on the console (see lab/guest/init.sh), and the pattern it writes."""
 
 import re
 from collections.abc import Iterator

@@ -132,8 +132,8 @@ def check_disk(path: Path, wanted: str | None) -> tuple[str, int]:
         return "qcow2", _check_qcow2(path)
     for magic, kind in _OTHER_KINDS.items():
         if head.startswith(magic):
-            raise LabError(f"{name} is a {kind} file, neither raw nor qcow2: unpack it, or convert it "
-                           "with `qemu-img convert -O qcow2`")
+            raise LabError(f"{name} is a {kind} file, neither raw nor qcow2: unpack it, or convert "
+                           "it with `qemu-img convert -O qcow2`")
     return "raw", _check_raw(path, head)
 
 
@@ -165,8 +165,8 @@ def _check_raw(path: Path, head: bytes) -> int:
     size = path.stat().st_size
     name = shown(path)
     if size % _SECTOR != 0:
-        raise LabError(f"the disk image {name} is truncated, or no disk image: {size} bytes are not "
-                       "a whole number of sectors")
+        raise LabError(f"the disk image {name} is truncated, or no disk image: {size} bytes are "
+                       "not a whole number of sectors")
     if head[510:512] != b"\x55\xaa":
         raise LabError(f"{name} is not a disk image: there is no partition table at its start")
     for sector in (512, 4096):

@@ -15,9 +15,9 @@ lab: $(LAB_EFI)
 deps:
 	@lab/install
 
-# In a make of its own, because what this one found out when it started (which tools there are, which
-# files) may be out of date once packages have been installed.
+# In a make of its own, because what this one found out when it started (which tools there are,
+# which files) may be out of date once packages have been installed.
 .PHONY: run
 run: deps
-	@$(MAKE) --no-print-directory all lab
+	@$(MAKE) --no-print-directory -s all lab
 	@./baton run $(RUN)

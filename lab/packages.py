@@ -48,8 +48,8 @@ class Package:
 
 
 class Archive:
-    """What apt knows. The system's package lists are used as they are; where they are missing, or so
-    old that the archive has moved on, a set of our own is fetched into the build folder."""
+    """What apt knows. The system's package lists are used as they are; where they are missing, or
+    so old that the archive has moved on, a set of our own is fetched into the build folder."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -81,17 +81,17 @@ class Archive:
             if not found:
                 raise LabError(f"{name} depends on no package like {pattern}")
             return str(found[0])
-        return self._with_lists(look)
+        return self._with_lists(f"asking apt for {name}", look)
 
     def resolve(self, names: Sequence[str]) -> list[Package]:
         """Which version of each package apt would install now. Fast, and fetches nothing."""
         def look() -> list[Package]:
             return parse_uris(self._apt("apt-get", "download", "--print-uris", *names), names)
-        return self._with_lists(look)
+        return self._with_lists("asking apt for versions", look)
 
-    def _with_lists(self, look: Callable[[], T]) -> T:
+    def _with_lists(self, what: str, look: Callable[[], T]) -> T:
         try:
-            with self._progress.step("asking apt for versions"):
+            with self._progress.step(what):
                 return look()
         except LabError as error:
             if self._options:
@@ -99,7 +99,7 @@ class Archive:
             first = error
         self._use_own_lists("the system has none that serve")
         try:
-            with self._progress.step("asking apt again"):
+            with self._progress.step(f"{what}, again"):
                 return look()
         except LabError as error:
             raise LabError(f"{error} (and before: {first})") from error
@@ -182,9 +182,9 @@ def unpack(package: Package, folder: Path, *, only: Sequence[str] = (),
                               stdout=subprocess.PIPE)
     assert reader.stdout is not None
     with reader.stdout:
-        done = subprocess.run([tools.find("tar"), "-x", "--no-same-owner", "--keep-directory-symlink",
-                               "-C", str(folder), *filters], stdin=reader.stdout,
-                              stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run([tools.find("tar"), "-x", "--no-same-owner",
+                               "--keep-directory-symlink", "-C", str(folder), *filters],
+                              stdin=reader.stdout, stderr=subprocess.PIPE, text=True, check=False)
     if reader.wait() != 0 or done.returncode != 0:
         raise LabError(f"{package.file} could not be unpacked; remove it and try again. "
                        f"{done.stderr.strip()}")

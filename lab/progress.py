@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""What is running, and for how long: a ticking line on a terminal, otherwise a line now and then."""
+"""What is running, and for how long: a ticking line on a terminal, else a line now and then."""
 
 import io
 import sys

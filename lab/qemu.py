@@ -97,8 +97,8 @@ class Firmware:
     def check(self) -> None:
         for path, what in ((self.code, "code"), (self.variables, "variables")):
             if path.parent == OVMF and not path.exists():
-                raise LabError(f"{path} does not exist: run `make deps`, or install Debian's package "
-                               "ovmf")
+                raise LabError(f"{path} does not exist: run `make deps`, or install Debian's "
+                               "package ovmf")
             check_firmware(path, what)
 
 
@@ -243,8 +243,8 @@ def run(make: Machine | Callable[[Path], Machine], *, timeout: float | None = 12
                 after(folder)
         if _TCG_ABORT not in result.said or attempt == _RETRIES:
             return result
-        progress.say(f"QEMU itself broke ({_TCG_ABORT.partition(':')[0]}), as it is known to; trying "
-                     f"again ({attempt + 1} of at most {_RETRIES})")
+        progress.say(f"QEMU itself broke ({_TCG_ABORT.partition(':')[0]}), as it is known to; "
+                     f"trying again ({attempt + 1} of at most {_RETRIES})")
     raise AssertionError("not reached")
 
 
@@ -322,7 +322,8 @@ def _watch(machine: Machine, process: subprocess.Popen[bytes], qmp: Qmp, folder:
         said = _read(folder / "qemu.log").strip()
         if _TCG_ABORT in said:
             return "died"
-        raise LabError(f"QEMU did not start: {said or f'exit status {process.returncode}'}") from None
+        why = said or f"exit status {process.returncode}"
+        raise LabError(f"QEMU did not start: {why}") from None
     while process.poll() is None:
         if timeout is not None and time.monotonic() - start > timeout:
             return "timeout"

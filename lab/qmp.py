@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""QEMU's monitor protocol, as much of it as the lab needs, over a socket that is already connected."""
+"""QEMU's monitor protocol, as much of it as the lab needs, over a connected socket."""
 
 import json
 import select

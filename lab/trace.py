@@ -198,7 +198,9 @@ class _Parser:
         elif register == _DATA and not self._latch:
             char = chr(value)
             last = self.events[-1] if self.events else None
-            if isinstance(last, SerialText) and not last.text.endswith("\n"):
+            # A boot loader may leave a line at "\r": what comes next, much later, is another text.
+            if isinstance(last, SerialText) and (not last.text.endswith(("\n", "\r"))
+                                                 or last.text.endswith("\r") and char == "\n"):
                 self.events[-1] = SerialText(last.time, last.text + char)
             else:
                 self.events.append(SerialText(time, char))

@@ -371,26 +371,26 @@ const char *app_status_name(EFI_STATUS status)
         EFI_STATUS status;
         const char *name;
     } names[] = {
-        {EFI_SUCCESS,              "success"             },
-        {EFI_LOAD_ERROR,           "load error"          },
-        {EFI_INVALID_PARAMETER,    "invalid parameter"   },
-        {EFI_UNSUPPORTED,          "unsupported"         },
-        {EFI_BAD_BUFFER_SIZE,      "bad buffer size"     },
-        {EFI_BUFFER_TOO_SMALL,     "buffer too small"    },
-        {EFI_NOT_READY,            "not ready"           },
-        {EFI_DEVICE_ERROR,         "device error"        },
-        {EFI_WRITE_PROTECTED,      "write protected"     },
-        {EFI_OUT_OF_RESOURCES,     "out of resources"    },
-        {EFI_NO_MEDIA,             "no media"            },
-        {EFI_MEDIA_CHANGED,        "media changed"       },
-        {EFI_NOT_FOUND,            "not found"           },
-        {EFI_ACCESS_DENIED,        "access denied"       },
-        {EFI_TIMEOUT,              "timeout"             },
-        {EFI_NOT_STARTED,          "not started"         },
-        {EFI_ALREADY_STARTED,      "already started"     },
-        {EFI_ABORTED,              "aborted"             },
+        {EFI_SUCCESS, "success"},
+        {EFI_LOAD_ERROR, "load error"},
+        {EFI_INVALID_PARAMETER, "invalid parameter"},
+        {EFI_UNSUPPORTED, "unsupported"},
+        {EFI_BAD_BUFFER_SIZE, "bad buffer size"},
+        {EFI_BUFFER_TOO_SMALL, "buffer too small"},
+        {EFI_NOT_READY, "not ready"},
+        {EFI_DEVICE_ERROR, "device error"},
+        {EFI_WRITE_PROTECTED, "write protected"},
+        {EFI_OUT_OF_RESOURCES, "out of resources"},
+        {EFI_NO_MEDIA, "no media"},
+        {EFI_MEDIA_CHANGED, "media changed"},
+        {EFI_NOT_FOUND, "not found"},
+        {EFI_ACCESS_DENIED, "access denied"},
+        {EFI_TIMEOUT, "timeout"},
+        {EFI_NOT_STARTED, "not started"},
+        {EFI_ALREADY_STARTED, "already started"},
+        {EFI_ABORTED, "aborted"},
         {EFI_INCOMPATIBLE_VERSION, "incompatible version"},
-        {EFI_SECURITY_VIOLATION,   "security violation"  },
+        {EFI_SECURITY_VIOLATION, "security violation"},
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -524,15 +524,20 @@ uint64_t app_option_number(const char *name, uint64_t otherwise)
 
 /* ---- Time ---- */
 
+/* A wait that the host interrupts comes out too long: the shortest of some is nearest the truth. */
 static void clock_measure(void)
 {
-    enum { MEASURE_US = 20000 };
-    uint64_t start = app_tsc();
+    enum { MEASURE_US = 4000, TIMES = 5 };
+    uint64_t best = UINT64_MAX;
 
-    app.bs->Stall(MEASURE_US);
-    ticks_per_us = (app_tsc() - start) / MEASURE_US;
-    if (ticks_per_us == 0)
-        ticks_per_us = 1;
+    for (unsigned i = 0; i < TIMES; i++) {
+        uint64_t start = app_tsc();
+        app.bs->Stall(MEASURE_US);
+        uint64_t ticks = app_tsc() - start;
+        if (ticks < best)
+            best = ticks;
+    }
+    ticks_per_us = best < MEASURE_US ? 1 : best / MEASURE_US;
 }
 
 uint64_t app_tsc_per_us(void)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """The guest: a small Debian on one disk, made from Debian's own packages, without root.
 
-GPT; an EFI system partition with Debian's GRUB; an ext4 root with Debian's kernel in /boot, a few of
-Debian's programs, and an init of ours; and a partition that tests may write to.
+GPT; an EFI system partition with Debian's GRUB; an ext4 root with Debian's kernel in /boot, a few
+of Debian's programs, and an init of ours; and a partition that tests may write to.
 """
 
 import gzip
@@ -35,8 +35,8 @@ ROOT = ("base-files", "dash", "coreutils", "grep", "libc6", "libacl1", "libattr1
 _NOT_NEEDED = ("./usr/share/doc", "./usr/share/man", "./usr/share/info", "./usr/share/locale",
                "./usr/share/lintian", "*/gconv")
 
-# virtio_pci brings the modern and legacy parts with it. crc32c is what ext4 asks the crypto layer for
-# by name, which no dependency of the module tells.
+# virtio_pci brings the modern and legacy parts with it. crc32c is what ext4 asks the crypto layer
+# for by name, which no dependency of the module tells.
 MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "qemu_fw_cfg")
 
 _MIB = 1 << 20

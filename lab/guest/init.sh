@@ -41,7 +41,8 @@ done
 
 while read -r device place _ options _; do
     if [ "$place" = / ]; then
-        say "root device=$device options=$options path=$(readlink -f "/sys/class/block/${device#/dev/}")"
+        path=$(readlink -f "/sys/class/block/${device#/dev/}")
+        say "root device=$device options=$options path=$path"
     fi
 done </proc/mounts
 

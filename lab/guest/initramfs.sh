@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # The first program in the guest: loads the drivers, finds the root file system that the kernel's
 # command line names, mounts it read-only and goes there.

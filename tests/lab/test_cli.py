@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The command line: what it refuses, and its exit statuses."""
+
+from pathlib import Path
+
+import pytest
+
+from lab import cli
+from lab.errors import LabError
+from lab.report import Report
+
+
+def refused(*words: str) -> bool:
+    """Whether argparse turns this down, with status 2."""
+    try:
+        cli.main(["run", *words])
+    except SystemExit as end:
+        return end.code == cli.CANNOT
+    return False
+
+
+@pytest.mark.parametrize("words", [
+    ["--on", "xen"], ["--firmware", "bios"], ["--machine", "mac"], ["--transport", "mmio"],
+    ["--sector-size", "513"], ["--disks", "0"], ["--disks", "27"], ["--timeout", "0"],
+    ["--timeout", "-1"], ["--write", "9"], ["--rom", "x", "--no-rom"], ["--what"], ["surplus"],
+])
+def test_bad_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(*words)
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [
+    ["--rom", "/none"], ["--rom", "/"], ["--rom", "/dev/null"], ["--no-rom", "--disk", "/none"],
+    ["--no-rom", "--format", "raw"], ["--json", "/none/x"],
+    ["--no-rom", "--firmware-code", "/none"], ["--no-rom", "--firmware-vars", "/dev/null"],
+    ["--no-rom", "--disk", __file__], ["--no-rom", "--disk", __file__, "--disks", "2"],
+])
+def test_bad_files(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", *words]) == cli.CANNOT
+    said = capsys.readouterr().err
+    assert said.startswith("baton: ") and "Traceback" not in said and said.count("\n") == 1
+
+
+def test_exit_status_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                              capsys: pytest.CaptureFixture[str]) -> None:
+    made = Report()
+
+    def run(*_: object) -> Report:
+        return made
+
+    monkeypatch.setattr(cli, "SCENARIOS", {("virtio-blk", "uefi"): run})
+    assert cli.main(["run", "--json", str(tmp_path / "r")]) == cli.HELD
+    assert capsys.readouterr().out.splitlines()[-1] == "hand-over clean: 0 devices, 0 live"
+    made.problems.append("it is broken")
+    assert cli.main(["run", "--json", str(tmp_path / "r")]) == cli.WRONG
+    assert capsys.readouterr().out.splitlines()[-1] == "not as it should be: it is broken"
+    assert '"it is broken"' in (tmp_path / "r").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_lab_error_is_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Report:
+        raise LabError("no")
+    monkeypatch.setattr(cli, "SCENARIOS", {("virtio-blk", "uefi"): fail})
+    assert cli.main(["run"]) == cli.CANNOT

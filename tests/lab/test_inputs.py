@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Bad input is a sentence."""
+
+import shutil
+import struct
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+from _pytest.mark.structures import ParameterSet
+
+from lab import gpt
+from lab.errors import LabError
+from lab.inputs import check_app, check_disk, check_firmware, check_rom, sector_size_of
+
+
+def pe(machine: int = 0x8664, size: int = 512) -> bytes:
+    head = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
+    head += b"PE\0\0" + struct.pack("<HH12xHH", machine, 1, 0, 0)
+    section = b".text\0\0\0" + struct.pack("<IIII", 256, 4096, 256, 256)
+    return (head + section).ljust(size, b"\0")
+
+
+def rom_image(body: bytes, *, code: int = 3, last: bool = True, machine: int = 0x8664) -> bytes:
+    size = -(-(0x38 + len(body)) // 512)
+    head = struct.pack("<HHIHHH8xHH", 0xAA55, size, 0x0EF1 if code == 3 else 0, 0x0B, machine, 0,
+                       0x38, 0x1C)
+    pcir = b"PCIR" + struct.pack("<HHHHB3xHHBB2x", 0x1AF4, 0x1042, 0, 0x18, 3, size, 0, code,
+                                 0x80 if last else 0)
+    rom = (head.ljust(0x1C, b"\0") + pcir).ljust(0x38, b"\0") + body
+    return rom.ljust(size * 512, b"\0")
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def bad(cases: list[tuple[bytes, str]]) -> list[ParameterSet]:
+    """Cases that are called by what should be said of them, not by their bytes."""
+    return [pytest.param(data, says, id=f"{index} {says}")
+            for index, (data, says) in enumerate(cases)]
+
+
+def test_rom_good(tmp_path: Path) -> None:
+    check_rom(write(tmp_path / "a", rom_image(pe())))
+    check_rom(write(tmp_path / "b", rom_image(b"x", code=0, last=False) + rom_image(pe())))
+
+
+@pytest.mark.parametrize(("data", "says"), bad([
+    (b"", "empty"),
+    (b"\x7fELF" + bytes(1000), "not an option ROM"),
+    (rom_image(pe())[:600], "truncated"),
+    (rom_image(pe())[:0x20], "truncated"),
+    (rom_image(pe(), last=False), "not an option ROM"),
+    (rom_image(b"x", code=0), "no UEFI image"),
+    (rom_image(pe(0xAA64)), "not for x64"),
+    (rom_image(pe(), machine=0xAA64), "no UEFI image"),
+    (rom_image(b"hello"), "not a PE"),
+    (rom_image(pe()).replace(b"PCIR", b"PCIX"), "no PCIR"),
+]))
+def test_rom_bad(tmp_path: Path, data: bytes, says: str) -> None:
+    with pytest.raises(LabError, match=says):
+        check_rom(write(tmp_path / "rom", data))
+
+
+def test_missing_and_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="does not exist"):
+        check_rom(tmp_path / "none")
+    with pytest.raises(LabError, match="is a folder"):
+        check_app(tmp_path)
+    with pytest.raises(LabError, match="does not exist"):
+        check_disk(tmp_path / "none", None)
+    with pytest.raises(LabError, match="does not exist"):
+        check_firmware(tmp_path / "none", "code")
+
+
+@pytest.mark.parametrize(("data", "says"), bad([
+    (b"", "empty"),
+    (b"hello", "not a PE"),
+    (pe()[:300], "truncated"),
+    (pe(0x14C), "not for x64"),
+]))
+def test_app_bad(tmp_path: Path, data: bytes, says: str) -> None:
+    check_app(write(tmp_path / "good", pe()))
+    with pytest.raises(LabError, match=says):
+        check_app(write(tmp_path / "app", data))
+
+
+def volume(size: int) -> bytes:
+    return (bytes(0x20) + struct.pack("<Q", size) + b"_FVH").ljust(size, b"\0")
+
+
+@pytest.mark.parametrize(("data", "says"), bad([
+    (b"", "empty"),
+    (bytes(8192), "not a UEFI firmware"),
+    (volume(8192)[:4096], "truncated"),
+    (volume(8192)[:5000], "truncated"),
+    ((volume(4096) + volume(8192))[:8192], "truncated"),
+]))
+def test_firmware_bad(tmp_path: Path, data: bytes, says: str) -> None:
+    check_firmware(write(tmp_path / "good", volume(4096) + volume(8192)), "code")
+    with pytest.raises(LabError, match=says):
+        check_firmware(write(tmp_path / "firmware", data), "code")
+
+
+def gpt_disk(path: Path, sector: int = 512) -> Path:
+    partitions = gpt.layout([("p", gpt.ESP, 1 << 20)], uuid.UUID(int=1))
+    size = gpt.disk_size(partitions)
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, data in gpt.tables(partitions, size, sector, uuid.UUID(int=1)):
+            file.seek(offset)
+            file.write(data)
+    return path
+
+
+def test_raw_disk(tmp_path: Path) -> None:
+    disk = gpt_disk(tmp_path / "disk")
+    assert check_disk(disk, None) == check_disk(disk, "raw") == ("raw", 3 << 20)
+    assert sector_size_of(disk, "raw") == 512
+    assert sector_size_of(gpt_disk(tmp_path / "big", 4096), "raw") == 4096
+    with pytest.raises(LabError, match="not a qcow2 image"):
+        check_disk(disk, "qcow2")
+
+
+def test_raw_disk_truncated(tmp_path: Path) -> None:
+    disk = gpt_disk(tmp_path / "disk")
+    with disk.open("r+b") as file:
+        file.truncate(2 << 20)
+    with pytest.raises(LabError, match="truncated"):
+        check_disk(disk, None)
+    with disk.open("r+b") as file:
+        file.truncate((1 << 20) + 7)
+    with pytest.raises(LabError, match="truncated"):
+        check_disk(disk, None)
+
+
+@pytest.mark.parametrize(("data", "says"), bad([
+    (b"", "empty"),
+    (bytes(1 << 20), "no partition table"),
+    (b"KDMV".ljust(4096, b"\0"), "VMDK"),
+    (b"\xfd7zXZ".ljust(4096, b"\0"), "xz-compressed"),
+]))
+def test_not_a_disk(tmp_path: Path, data: bytes, says: str) -> None:
+    with pytest.raises(LabError, match=says):
+        check_disk(write(tmp_path / "disk", data), None)
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+def test_qcow2(tmp_path: Path) -> None:
+    raw = gpt_disk(tmp_path / "raw")
+    with raw.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"x" * (1 << 20))
+    disk = tmp_path / "disk"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, disk], check=True)
+    assert check_disk(disk, None) == check_disk(disk, "qcow2") == ("qcow2", 3 << 20)
+    with pytest.raises(LabError, match="is a qcow2 image, not raw"):
+        check_disk(disk, "raw")
+    data = disk.read_bytes()
+    for size in (30, 200, 65536 * 3, 65536 * 4):
+        with pytest.raises(LabError, match="truncated|cannot be used"):
+            check_disk(write(tmp_path / "cut", data[:size]), None)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Reading what whose.efi says."""
+
+from lab import whose
+
+SAID = '''
+whose: firmware vendor="EDK II" revision=0x10000 uefi=2.70
+whose: disk pci=00:04.0 id=1af4:1042 block=512 blocks=126976 read-only=0
+whose: driver pci=00:04.0 level=0 version=0x20 name="Baton virtio-blk driver" \
+from="component name 2" image="PciRoot(0x0)/Pci(0x4,0x0)/Offset(0x0,0x55FF)"
+whose: end disks=1
+'''
+
+
+def test_baton() -> None:
+    answer = whose.parse(SAID)
+    assert answer is not None and answer.complete
+    assert (answer.vendor, answer.uefi) == ("EDK II", "2.70")
+    disk = answer.disks["00:04.0"]
+    assert (disk.block_size, disk.blocks, disk.read_only) == (512, 126976, False)
+    assert disk.driver is not None
+    assert disk.driver.is_baton and disk.driver.from_option_rom
+    assert disk.driver.version == 0x20
+
+
+def test_the_driver_nearest_the_disk_counts() -> None:
+    said = SAID.replace("whose: end", '''whose: driver pci=00:04.0 level=1 version=0x10 \
+name="Virtio Block Driver" from="component name 2" image="Fv(1)/FvFile(2)"
+whose: end''')
+    answer = whose.parse(said)
+    assert answer is not None
+    driver = answer.disks["00:04.0"].driver
+    assert driver is not None and not driver.is_baton and not driver.from_option_rom
+
+
+def test_a_file_name_is_not_a_name() -> None:
+    answer = whose.parse(SAID.replace('"component name 2"', '"path"'))
+    assert answer is not None
+    driver = answer.disks["00:04.0"].driver
+    assert driver is not None and not driver.is_baton
+
+
+def test_silence() -> None:
+    assert whose.parse("BdsDxe: starting\n") is None
+
+
+def test_cut_short() -> None:
+    answer = whose.parse(SAID.replace("whose: end disks=1", ""))
+    assert answer is not None and not answer.complete
+    answer = whose.parse(SAID.replace("disks=1", "disks=2"))
+    assert answer is not None and not answer.complete
+
+
+def test_garbled_line() -> None:
+    answer = whose.parse(SAID.replace('II" rev', 'II rev'))
+    assert answer is not None and answer.vendor == "" and answer.complete
