@@ -52,6 +52,9 @@ struct rich_door {
      * False if that register is not in use. */
     bool (*bar)(void *context, unsigned index, struct reg_window *window);
 
+    /* Lets the device master the bus, or stops it from doing so. False if that cannot be done. */
+    bool (*bus_master)(void *context, bool on);
+
     /* Shows `bytes` of `buffer` to the device, or as many from its start as one mapping can hold:
      * the mapping says how many. RESULT_NO_MEMORY if none. */
     enum result (*map)(void *context, enum dma_direction direction, void *buffer, size_t bytes,

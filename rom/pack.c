@@ -19,12 +19,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define UNIT       512u /* what lengths in a ROM are counted in */
-#define UNITS_MAX  0xffffu
-#define BAD_INPUT  1
-#define NOT_DONE   2
-#define ROM_HEADER 0x1cu /* where the PCI data structure begins: after the ROM header, on a dword  \
-                          */
+#define UNIT      512u /* what lengths in a ROM are counted in */
+#define UNITS_MAX 0xffffu
+#define BAD_INPUT 1
+#define NOT_DONE  2
+
+/* The PCI data structure follows the ROM header, on a dword. */
+#define ROM_HEADER 0x1cu
 #define PCIR_BYTES 0x1cu
 
 /* The devices that Baton drives, all of one vendor. The first is the one that the fixed field of

@@ -18,6 +18,8 @@ format:
 # Scripts without .py are modules of the same name to mypy, so they are checked one by one.
 check-types:
 	/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy lab
+	cd tests/lab && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
+	cd tests/vm && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
 	@for script in $(OUR_SCRIPTS); do \
 		/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy --scripts-are-modules $$script || exit 1; \
 	done

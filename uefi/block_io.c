@@ -21,7 +21,6 @@ static void poll(struct block_io *block)
  * within its bound. */
 static void wait_until(struct block_io *block, const volatile bool *flag)
 {
-    block->waiting++;
     for (uint32_t spins = 1; !*flag; spins++) {
         if (block->disk->ops->ready(block->disk)) {
             poll(block);
@@ -30,7 +29,6 @@ static void wait_until(struct block_io *block, const volatile bool *flag)
             cpu_relax();
         }
     }
-    block->waiting--;
 }
 
 /* ---- Completion ---- */
@@ -115,11 +113,15 @@ static EFI_STATUS and_wait(struct block_io *block, const struct disk_request *wh
 
     EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
     enum result result = block->disk->ops->submit(block->disk, &entry.request);
+    /* Before others get a chance to stop the driver while we are in it. */
+    block->waiting++;
     bs->RestoreTPL(tpl);
-    if (result)
-        return status_of(result);
-    wait_until(block, &entry.done);
-    return status_of(entry.request.result);
+    if (!result) {
+        wait_until(block, &entry.done);
+        result = entry.request.result;
+    }
+    block->waiting--;
+    return status_of(result);
 }
 
 static EFI_STATUS perform(struct block_io *block, EFI_BLOCK_IO2_TOKEN *token,
@@ -174,7 +176,9 @@ static EFI_STATUS reset(struct block_io *block)
     EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
     enum result result = block->disk->ops->restart(block->disk, RESULT_ABORTED);
     bs->RestoreTPL(tpl);
-    return result ? EFI_DEVICE_ERROR : EFI_SUCCESS;
+    /* edk2's disk driver resets a disk that it lets go of, and does not let go if that fails: a
+     * disk that has failed could never be stopped. Nothing is in flight, which is what it wants. */
+    return result && !block->stopping ? EFI_DEVICE_ERROR : EFI_SUCCESS;
 }
 
 /* ---- EFI_BLOCK_IO_PROTOCOL ---- */
@@ -298,9 +302,15 @@ EFI_STATUS block_io_remove(struct block_io *block)
 {
     if (block->waiting)
         return EFI_ACCESS_DENIED;
+    block->stopping = true;
     EFI_STATUS status = bs->UninstallMultipleProtocolInterfaces(
         block->handle, &block_io_guid, &block->block_io, &block_io2_guid, &block->block_io2, NULL);
-    return EFI_ERROR(status) ? EFI_ACCESS_DENIED : EFI_SUCCESS;
+    block->stopping = false;
+    if (!EFI_ERROR(status))
+        return EFI_SUCCESS;
+    /* What stood above one of the two may have been taken down before the other was refused. */
+    bs->ConnectController(block->handle, NULL, NULL, TRUE);
+    return EFI_ACCESS_DENIED;
 }
 
 void block_io_finish(struct block_io *block)

@@ -29,6 +29,7 @@ struct block_io {
     EFI_HANDLE handle;
     EFI_EVENT timer;
     bool ticking;
+    bool stopping;       /* block_io_remove() is under way */
     unsigned waiting;    /* calls that are in the middle of a wait */
     unsigned with_token; /* entries of `requests` in use */
     struct block_io_request requests[BLOCK_IO_TOKENS];

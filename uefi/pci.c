@@ -76,6 +76,15 @@ static bool bar(void *context, unsigned index, struct reg_window *window)
     return false;
 }
 
+static bool bus_master(void *context, bool on)
+{
+    struct pci_binding *pci = context;
+
+    return !EFI_ERROR(pci->io->Attributes(
+        pci->io, on ? EfiPciIoAttributeOperationEnable : EfiPciIoAttributeOperationDisable,
+        EFI_PCI_IO_ATTRIBUTE_BUS_MASTER, NULL));
+}
+
 static enum result map(void *context, enum dma_direction direction, void *buffer, size_t bytes,
                        struct dma_mapping *mapping)
 {
@@ -192,6 +201,7 @@ EFI_STATUS pci_open(struct pci_binding *pci, EFI_DRIVER_BINDING_PROTOCOL *driver
                 .ticks_per_ms = exit_shared->ticks_per_ms,
                 .config_read32 = config_read32,
                 .bar = bar,
+                .bus_master = bus_master,
                 .map = map,
                 .unmap = unmap,
                 .log = log_line,
@@ -220,13 +230,14 @@ EFI_STATUS pci_open(struct pci_binding *pci, EFI_DRIVER_BINDING_PROTOCOL *driver
     };
     /* Dual address cycles: without them, firmware copies everything above 4 GiB through a buffer
      * below. Not every bridge can. */
-    status = pci->io->Attributes(
-        pci->io, EfiPciIoAttributeOperationEnable,
-        supported & (EFI_PCI_IO_ATTRIBUTE_IO | EFI_PCI_IO_ATTRIBUTE_MEMORY |
-                     EFI_PCI_IO_ATTRIBUTE_BUS_MASTER | EFI_PCI_IO_ATTRIBUTE_DUAL_ADDRESS_CYCLE),
-        NULL);
+    status =
+        pci->io->Attributes(pci->io, EfiPciIoAttributeOperationEnable,
+                            supported & (EFI_PCI_IO_ATTRIBUTE_IO | EFI_PCI_IO_ATTRIBUTE_MEMORY |
+                                         EFI_PCI_IO_ATTRIBUTE_DUAL_ADDRESS_CYCLE),
+                            NULL);
     if (!EFI_ERROR(status))
         return EFI_SUCCESS;
+    pci->io->Attributes(pci->io, EfiPciIoAttributeOperationSet, pci->attributes_found, NULL);
 
 close:
     bs->CloseProtocol(controller, &pci_io_guid, driver->DriverBindingHandle, controller);

@@ -25,7 +25,7 @@ struct pci_shared {
 EFI_STATUS pci_supported(EFI_DRIVER_BINDING_PROTOCOL *driver, EFI_HANDLE controller,
                          uint16_t vendor, const uint16_t *devices, size_t count);
 
-/* Takes the device for the driver and switches its registers and bus mastering on. */
+/* Takes the device for the driver and switches its registers on. */
 EFI_STATUS pci_open(struct pci_binding *pci, EFI_DRIVER_BINDING_PROTOCOL *driver,
                     EFI_HANDLE controller);
 

@@ -139,6 +139,8 @@ static EFI_STATUS EFIAPI controller_name(EFI_COMPONENT_NAME2_PROTOCOL *this, EFI
                                          EFI_HANDLE child, CHAR8 *language, CHAR16 **name)
 {
     (void)this;
+    if (!controller || !language || !name)
+        return EFI_INVALID_PARAMETER;
     if (child || !driver_manages(&virtio_blk_driver_binding, controller))
         return EFI_UNSUPPORTED;
     return name_in_english(language, L"virtio-blk disk", name);

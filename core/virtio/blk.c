@@ -13,8 +13,8 @@
 #define SEGMENTS_MAX 16u
 /* The data that a queue of two entries carries at a time, if the blocks are no larger. */
 #define BOUNCE_BYTES 4096u
-/* More than this would not be a binding of reasonable size. No disk has such blocks. */
-#define BOUNCE_MAX (128u << 10)
+/* The largest block that makes sense: firmware keeps buffers of many blocks for each disk. */
+#define BLOCK_MAX (64u << 10)
 /* How often to ask a device that is slow whether it has failed. */
 #define LOOK_MS 100
 
@@ -88,8 +88,8 @@ static enum result read_config(struct blk *blk)
              (!device->modern && capacity != before));
 
     if (block_size < DISK_SECTOR || (block_size & (block_size - 1)) != 0 ||
-        block_size > PIECE_MAX) {
-        blk_log(blk, "the block size is not a power of two from 512 up:", block_size);
+        block_size > BLOCK_MAX) {
+        blk_log(blk, "the block size is not a power of two from 512 to 65536:", block_size);
         return RESULT_UNSUPPORTED;
     }
     info->block_size = block_size;
@@ -137,10 +137,6 @@ static enum result plan(struct blk *blk)
             blk_log(blk, "a request does not fit the queue; its size is", offered);
             return RESULT_UNSUPPORTED;
         }
-        if (block_size > BOUNCE_MAX) {
-            blk_log(blk, "a queue of two cannot carry blocks as large as", block_size);
-            return RESULT_UNSUPPORTED;
-        }
         blk->bounce_bytes = block_size > BOUNCE_BYTES ? block_size : BOUNCE_BYTES;
         blk->piece_bytes = blk->bounce_bytes;
         if (blk->piece_bytes + SLOT_STATUS > blk->segment_bytes)
@@ -180,12 +176,6 @@ static enum result negotiate(struct blk *blk)
             VIRTIO_FEATURE(VIRTIO_RING_F_EVENT_IDX));
 }
 
-static bool quiesce(struct blk *blk)
-{
-    struct poor_door door = {.deadline = deadline_in_ms(blk->device.rich, VIRTIO_RESET_MS)};
-    return virtio_quiesce(&blk->device.exit, &door);
-}
-
 static const struct disk_ops blk_ops;
 
 enum result blk_attach(struct blk *blk, const struct rich_door *rich,
@@ -200,12 +190,17 @@ enum result blk_attach(struct blk *blk, const struct rich_door *rich,
         result = read_config(blk);
     if (!result)
         result = plan(blk);
-    if (result) {
-        quiesce(blk);
-        return result;
+    if (!result) {
+        *memory_bytes = slot_offset(blk, blk->ring.slots);
+        if (*memory_bytes > BLK_MEMORY_MAX) {
+            blk_log(blk,
+                    "the queue would take more memory than a disk is worth, bytes:", *memory_bytes);
+            result = RESULT_UNSUPPORTED;
+        }
     }
-    *memory_bytes = slot_offset(blk, blk->ring.slots);
-    return RESULT_OK;
+    if (result)
+        virtio_down(&blk->device, VIRTIO_RESET_MS, 0);
+    return result;
 }
 
 static enum result start_queue(struct blk *blk)
@@ -213,7 +208,7 @@ static enum result start_queue(struct blk *blk)
     ring_init(&blk->ring, &blk->memory);
     enum result result = virtio_queue_start(&blk->device, 0, &blk->ring);
     if (!result)
-        virtio_go(&blk->device);
+        result = virtio_go(&blk->device);
     return result;
 }
 
@@ -224,13 +219,6 @@ enum result blk_start(struct blk *blk, const struct dma_block *memory)
 }
 
 /* ---- Requests on their way to the device ---- */
-
-/* The device has finished something, or has just been given its first work. */
-static void alive(struct blk *blk)
-{
-    blk->looks = 0;
-    blk->look_at = deadline_in_ms(blk->device.rich, LOOK_MS);
-}
 
 static uint32_t add_descriptor(struct vring_desc *desc, uint64_t address, uint32_t bytes,
                                uint16_t flags)
@@ -261,7 +249,13 @@ static void post(struct blk *blk, unsigned slot, struct disk_request *request,
         .sector = request->op == DISK_FLUSH ? 0 : request->sector + request->issued / DISK_SECTOR,
     };
     *status = STATUS_NOT_WRITTEN;
-    blk->slots[slot] = (struct blk_slot){.request = request, .mapping = *mapping, .bytes = bytes};
+    blk->slots[slot] = (struct blk_slot){
+        .request = request,
+        .mapping = *mapping,
+        .bytes = bytes,
+        .order = blk->posted++,
+        .ahead = UINT32_MAX,
+    };
 
     if (blk->bounce_bytes != 0) {
         uint32_t out = SLOT_HEADER, in = 1;
@@ -289,7 +283,7 @@ static void post(struct blk *blk, unsigned slot, struct disk_request *request,
     }
 
     if (blk->ring.busy == 0)
-        alive(blk);
+        blk->look_at = deadline_in_ms(blk->device.rich, LOOK_MS);
     request->in_flight++;
     request->issued += bytes;
     ring_post(&blk->ring, slot, count);
@@ -473,11 +467,14 @@ static void fail_all(struct blk *blk, enum result why, bool let_go)
     }
 }
 
-static void log_if_stuck(const struct blk *blk)
+/* If the exit has let the device go, what it cut off still waits to be told. It may be asked: an
+ * ExitBootServices that fails comes back to callers who wait. */
+static bool still_live(struct blk *blk)
 {
-    if (blk->device.exit.state == VIRTIO_STUCK)
-        blk_log(blk, "the device has not let go: memory lost for good, in bytes",
-                blk->memory.bytes);
+    if (blk->device.exit.state == VIRTIO_LIVE)
+        return true;
+    fail_all(blk, RESULT_DEVICE_ERROR, blk->device.exit.state == VIRTIO_DORMANT);
+    return false;
 }
 
 static enum result blk_restart(struct disk *disk, enum result why)
@@ -487,12 +484,12 @@ static enum result blk_restart(struct disk *disk, enum result why)
     uint64_t features = blk->device.features;
     enum result result = RESULT_DEVICE_ERROR;
 
-    if (blk->device.exit.state != VIRTIO_LIVE)
+    if (!still_live(blk))
         return RESULT_DEVICE_ERROR;
 
     bool acknowledged = virtio_reset(&blk->device.exit, &door);
     /* Bus mastering goes off before anybody hears that their buffer is theirs again (C5). */
-    bool let_go = acknowledged || virtio_quiesce(&blk->device.exit, &door);
+    bool let_go = acknowledged || virtio_down(&blk->device, 0, blk->memory.bytes);
     fail_all(blk, why, let_go);
     if (acknowledged) {
         result = negotiate(blk);
@@ -506,10 +503,34 @@ static enum result blk_restart(struct disk *disk, enum result why)
         blk_log(blk, "the device does not come back after a reset; given up with error",
                 (uint64_t)result);
         if (blk->device.exit.state == VIRTIO_LIVE)
-            quiesce(blk);
-        log_if_stuck(blk);
+            virtio_down(&blk->device, VIRTIO_RESET_MS, blk->memory.bytes);
     }
     return result;
+}
+
+/*
+ * Whether some request has waited for too long. A slow device keeps the later ones waiting for
+ * those ahead of them, so only the time counts in which none ahead was finished; and no stream of
+ * others that overtake it can keep a lost one waiting for ever (C6). Time is counted in looks: a
+ * machine that was stopped for an hour and goes on does not blame its disk.
+ */
+static bool overdue(struct blk *blk)
+{
+    bool found = false;
+
+    for (unsigned i = 0; i < blk->ring.slots; i++) {
+        struct blk_slot *slot = &blk->slots[i];
+        uint32_t ahead = 0;
+        if (!slot->request)
+            continue;
+        for (unsigned k = 0; k < blk->ring.slots; k++)
+            if (blk->slots[k].request && (int32_t)(blk->slots[k].order - slot->order) < 0)
+                ahead++;
+        slot->looks = ahead < slot->ahead ? 0 : slot->looks + 1;
+        slot->ahead = ahead;
+        found |= slot->looks >= BLK_TIMEOUT_MS / LOOK_MS;
+    }
+    return found;
 }
 
 static void blk_poll(struct disk *disk)
@@ -519,7 +540,7 @@ static void blk_poll(struct disk *disk)
     unsigned slot;
     uint32_t written;
 
-    if (blk->device.exit.state != VIRTIO_LIVE)
+    if (!still_live(blk))
         return;
 
     while ((event = ring_take(&blk->ring, &slot, &written)) == RING_USED) {
@@ -530,7 +551,6 @@ static void blk_poll(struct disk *disk)
             return;
         }
         finish_slot(blk, slot, result, true);
-        alive(blk);
     }
     if (event == RING_BROKEN) {
         blk_log(blk, "the device's used ring makes no sense, at index", blk->ring.used_next);
@@ -546,10 +566,8 @@ static void blk_poll(struct disk *disk)
     if (status & VIRTIO_CONFIG_S_NEEDS_RESET) {
         blk_log(blk, "the device says that it has failed; its status is", status);
         blk_restart(disk, RESULT_DEVICE_ERROR);
-    } else if (++blk->looks == BLK_TIMEOUT_MS / LOOK_MS) {
-        /* Counted in looks, so that a machine that was stopped for an hour and goes on does not
-         * blame its disk. */
-        blk_log(blk, "the device has finished nothing for this many milliseconds:", BLK_TIMEOUT_MS);
+    } else if (overdue(blk)) {
+        blk_log(blk, "a request has not been answered for this many milliseconds:", BLK_TIMEOUT_MS);
         blk_restart(disk, RESULT_TIMEOUT);
     }
 }
@@ -572,9 +590,8 @@ static const struct disk_ops blk_ops = {
 
 bool blk_detach(struct blk *blk)
 {
-    bool let_go = quiesce(blk);
+    bool let_go = virtio_down(&blk->device, VIRTIO_RESET_MS, blk->memory.bytes);
 
-    log_if_stuck(blk);
     fail_all(blk, RESULT_ABORTED, let_go);
     return let_go;
 }

@@ -255,9 +255,29 @@ enum result virtio_queue_start(struct virtio_device *device, uint16_t index, str
     return RESULT_OK;
 }
 
-void virtio_go(struct virtio_device *device)
+enum result virtio_go(struct virtio_device *device)
 {
+    const struct rich_door *rich = device->rich;
+
+    if (!rich->bus_master(rich->context, true)) {
+        rich->log(rich->context, "bus mastering cannot be switched on; status", status_get(device));
+        return RESULT_DEVICE_ERROR;
+    }
     status_add(device, VIRTIO_CONFIG_S_DRIVER_OK);
+    return RESULT_OK;
+}
+
+bool virtio_down(struct virtio_device *device, uint64_t ms, size_t bytes)
+{
+    const struct rich_door *rich = device->rich;
+    struct poor_door door = {.deadline = deadline_in_ms(rich, ms)};
+
+    if (virtio_quiesce(&device->exit, &door))
+        return true;
+    /* The poor door's way does not reach every segment, and not every machine has it. */
+    rich->bus_master(rich->context, false);
+    rich->log(rich->context, "the device has not let go: memory lost for good, in bytes", bytes);
+    return false;
 }
 
 /* ---- The device's own configuration ---- */

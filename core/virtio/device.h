@@ -4,7 +4,7 @@
  * and the start-up conversation of virtio 1.2 §3.1.1. Shared by every virtio driver.
  *
  * A driver calls, in this order: virtio_find, virtio_begin, virtio_negotiate, virtio_queue_size and
- * virtio_queue_start for each queue, virtio_go. On any failure, and at the end, virtio_quiesce.
+ * virtio_queue_start for each queue, virtio_go. On any failure, and at the end, virtio_down.
  */
 #pragma once
 
@@ -66,8 +66,18 @@ uint16_t virtio_queue_size(struct virtio_device *device, uint16_t index);
  */
 enum result virtio_queue_start(struct virtio_device *device, uint16_t index, struct ring *ring);
 
-/* The device may begin (DRIVER_OK). */
-void virtio_go(struct virtio_device *device);
+/* The device may begin: bus mastering on, DRIVER_OK. Not before: a device that was left running, or
+ * stuck, has acknowledged a reset before it gets at memory again. RESULT_DEVICE_ERROR if bus
+ * mastering cannot be had. */
+enum result virtio_go(struct virtio_device *device);
+
+/*
+ * virtio_quiesce() for whoever is not in the exit: waits at most `ms` milliseconds, and leaves no
+ * way untried to keep a stuck device off the bus, before anybody hears that their buffers are
+ * theirs again (C5). Returns whether the device has let go; if not, the log says that `bytes` of
+ * memory are lost.
+ */
+bool virtio_down(struct virtio_device *device, uint64_t ms, size_t bytes);
 
 /* Changes when the device changes its configuration while it is being read: read the value, then
  * the fields, then the value again (virtio 1.2 §2.5.3). Always 0 on the legacy transport. */

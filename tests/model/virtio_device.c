@@ -665,7 +665,12 @@ unsigned vdev_finish(unsigned most)
     if (v.queue.kicked || v.options.notices != VDEV_WANTS_ALL)
         fetch();
     while (done < most && v.in_flight_count != 0 && !v.broken && !v.stalled) {
-        finish(v.options.pace == VDEV_SHUFFLED ? chance() % v.in_flight_count : 0);
+        unsigned which = 0;
+        if (v.options.pace == VDEV_SHUFFLED)
+            which = chance() % v.in_flight_count;
+        else if (v.options.pace == VDEV_LAST_FIRST)
+            which = v.in_flight_count - 1;
+        finish(which);
         done++;
     }
     if (v.options.notices == VDEV_WANTS_WHEN_IDLE && v.in_flight_count == 0) {
@@ -1305,6 +1310,7 @@ void cpu_relax(void)
         vdev_finish(chance() % 5);
         break;
     case VDEV_BY_HAND:
+    case VDEV_LAST_FIRST:
         break;
     }
 }
@@ -1390,6 +1396,19 @@ static void door_log(void *context, const char *sentence, uint64_t number)
     snprintf(v.last_log, sizeof(v.last_log), "%s %llu", sentence, (unsigned long long)number);
 }
 
+static bool door_bus_master(void *context, bool on)
+{
+    rich_call("bus_master");
+    if (context != &v)
+        model_violation("bus_master with somebody else's context");
+    if (on && v.counts.resets == 0)
+        model_violation("C4: bus mastering on before the device has acknowledged a reset");
+    if (on && fault())
+        return false;
+    v.master = on;
+    return true;
+}
+
 const struct rich_door *vdev_door(void)
 {
     static const struct rich_door door = {
@@ -1397,6 +1416,7 @@ const struct rich_door *vdev_door(void)
         .ticks_per_ms = VDEV_TICKS_PER_MS,
         .config_read32 = door_config_read32,
         .bar = door_bar,
+        .bus_master = door_bus_master,
         .map = door_map,
         .unmap = door_unmap,
         .log = door_log,
@@ -1539,7 +1559,6 @@ void vdev_plug(const struct vdev_options *options)
     v.now = now + 12345;
     v.random = options->seed ? options->seed : 1;
     v.strict = !options->fuzz && options->gone_at == 0;
-    v.master = true;
     v.disk_bytes = DISK_BYTES_MAX;
     if (options->capacity < DISK_BYTES_MAX / 512)
         v.disk_bytes = (size_t)options->capacity * 512;

@@ -28,6 +28,7 @@ enum vdev_pace {
     VDEV_ONE_BY_ONE, /* one for each time that the driver relaxes */
     VDEV_SHUFFLED,   /* some of them, in any order */
     VDEV_BY_HAND,    /* in vdev_finish() only */
+    VDEV_LAST_FIRST, /* the same, the latest before the others */
 };
 
 enum vdev_notices {

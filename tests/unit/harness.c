@@ -46,7 +46,6 @@ enum result bind(struct binding *binding)
         }
     /* The driver may not count on zeroes. */
     memset(binding->blk, 0xcc, sizeof(struct blk));
-    vdev_master_on();
 
     enum result result =
         blk_attach(binding->blk, vdev_door(), vdev_where(), &binding->memory_bytes);

@@ -47,7 +47,7 @@ static struct flavour flavours[] = {
     {"legacy, 5 entries, small segments", VDEV_LEGACY, false, 5, 3, 512, 1024, 126, 4096},
     {"legacy, 2 entries, any layout", VDEV_LEGACY, false, 2, 5, 512, 0, 0, 4096},
     {"legacy, 1024 entries", VDEV_LEGACY, false, 1024, 0, 512, 0, 0, 4096},
-    {"legacy, 32768 entries", VDEV_LEGACY, false, 32768, 1, 512, 0, 0, 4096},
+    {"legacy, 4096 entries", VDEV_LEGACY, false, 4096, 1, 512, 0, 0, 4096},
 };
 
 static struct vdev_options options_of(const struct flavour *flavour)

@@ -148,7 +148,7 @@ static void quiesce_waits_for_the_acknowledgement(void **state)
             if (life == 2)
                 start_reads(&binding, io, IN_FLIGHT);
             assert_true(leave(&binding, 100));
-            /* Whatever was in flight stays with a firmware that is gone; nothing new goes out. */
+            /* Nothing new goes out, and who asks again hears what became of what was in flight. */
             struct io *late = io_new(DISK_READ, 0, 512, 0);
             assert_int_equal(io_submit(&binding, late), RESULT_DEVICE_ERROR);
             io_free(late);
@@ -159,7 +159,7 @@ static void quiesce_waits_for_the_acknowledgement(void **state)
             /* And should there be a Stop() after all: everything comes back. */
             assert_true(unbind(&binding));
             if (life == 2)
-                all_ended_with(io, IN_FLIGHT, RESULT_ABORTED);
+                all_ended_with(io, IN_FLIGHT, RESULT_DEVICE_ERROR);
         }
         assert_int_equal(vdev_counted()->master_off_live, 0);
         assert_clean();
@@ -392,6 +392,39 @@ static void a_slow_device_does_not_time_out(void **state)
     assert_clean();
 }
 
+/* Others keep overtaking a request that the device has lost: it must not wait for ever. */
+static void a_request_lost_among_others_times_out(void **state)
+{
+    struct vdev_options options = vdev_usual();
+    struct binding binding;
+    struct io *lost;
+    uint64_t since;
+    (void)state;
+
+    options.pace = VDEV_LAST_FIRST;
+    vdev_plug(&options);
+    assert_int_equal(bind(&binding), RESULT_OK);
+    lost = io_new(DISK_READ, 0, 4096, 0);
+    assert_int_equal(io_submit(&binding, lost), RESULT_OK);
+    since = vdev_time();
+    while (!lost->done) {
+        struct io *other = io_new(DISK_READ, 8, 4096, 0);
+        assert_int_equal(io_submit(&binding, other), RESULT_OK);
+        vdev_skip_ms(150);
+        if (!lost->done)
+            assert_int_equal(vdev_finish(1), 1);
+        disk_poll(&binding);
+        assert_int_equal(other->done, 1);
+        io_free(other);
+        assert_true(vdev_time() - since < 2 * BLK_TIMEOUT_MS * (uint64_t)VDEV_TICKS_PER_MS);
+    }
+    assert_int_equal(io_free(lost), RESULT_TIMEOUT);
+    vdev_now()->pace = VDEV_IN_ORDER;
+    assert_reads_right(&binding, 0, 8192);
+    assert_true(unbind(&binding));
+    assert_clean();
+}
+
 /* It neither answers nor acknowledges. Then its buffers are not unmapped, its memory is lost, and
  * whoever owns the buffers hears of it only when the device cannot reach memory any more. */
 static void a_restart_that_is_not_acknowledged(void **state)
@@ -522,6 +555,7 @@ int main(void)
         cmocka_unit_test_teardown(memory_of_a_stuck_device_is_not_given_back, unplug),
         cmocka_unit_test_teardown(a_device_that_never_answers_times_out, unplug),
         cmocka_unit_test_teardown(a_slow_device_does_not_time_out, unplug),
+        cmocka_unit_test_teardown(a_request_lost_among_others_times_out, unplug),
         cmocka_unit_test_teardown(a_restart_that_is_not_acknowledged, unplug),
         cmocka_unit_test_teardown(a_restart_that_is_acknowledged_late, unplug),
         cmocka_unit_test_teardown(a_device_that_says_that_it_failed_is_noticed_soon, unplug),
