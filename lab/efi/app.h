@@ -22,6 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <efi.h>
+/* gnu-efi's headers define it away for this target, and with it what the compiler checks below. */
+#undef __attribute__
 
 /* Filled in before app_main() runs. `bs` is NULL once boot services are gone. */
 struct app {

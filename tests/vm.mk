@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+# Tests in virtual machines: EFI programs that try Baton from inside, and pytest, which drives them
+# and looks from outside.
+#
+#   make test-vm            all of them, and the lab's own tests; about ten minutes
+#   make test-vm VM=WORDS   only what pytest's -k WORDS picks
+#   make test-broken-uefi   builds that break C1, C2 and C4, and what catches them
+
+VM_PROGRAMS := block exit faults lives pattern
+VM_EFI := $(VM_PROGRAMS:%=$(BUILD)/tests/vm/%.efi)
+VM_COMMON := $(addprefix $(BUILD)/efi/,tests/vm/vm.o tests/vm/spy.o lab/efi/app.o lab/efi/driver.o)
+
+$(VM_EFI): $(BUILD)/tests/vm/%.efi: $(BUILD)/efi/tests/vm/%.o $(VM_COMMON)
+	@mkdir -p $(@D)
+	$(EFI_LINK_APP)
+
+.PHONY: vm-programs test-vm test-broken-uefi
+vm-programs: $(VM_EFI)
+
+test-vm: all lab vm-programs
+	@/usr/bin/python3 -m pytest tests/vm tests/lab -v --no-header --tb=short $(if $(VM),-k '$(VM)')
+
+test-broken-uefi: all lab vm-programs
+	@/usr/bin/python3 tests/vm/broken.py
