@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
 # The drivers themselves. Every object of CORE is built for each firmware and for the host's tests;
 # core/x86 is the machine, which the tests replace with a model.
 

@@ -72,6 +72,11 @@ def test_the_rom() -> None:
     check_rom(ROM.read_bytes(), DRIVER.read_bytes())
 
 
+def test_the_driver_is_small() -> None:
+    """A ROM of this size fits any device, and any flash that a vendor would put it in."""
+    assert 4096 < DRIVER.stat().st_size <= 64 << 10
+
+
 def test_packed_again(tmp_path: Path) -> None:
     """The same input gives the same ROM, over what was there before."""
     out = tmp_path / "out.rom"
