@@ -71,6 +71,8 @@ class Disk:
     read_only: bool = False
     snapshot: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    drive: Mapping[str, str] = field(default_factory=dict)
+    """More properties of the drive behind the device, as in {"aio": "io_uring"}."""
 
     def arguments(self, index: int, address: str) -> list[str]:
         # QEMU's option parser takes a comma for the end of a value unless it is doubled.
@@ -79,6 +81,7 @@ class Disk:
         drive = f"if=none,id=drive{index},file={image},format={self.format}"
         drive += ",read-only=on" if self.read_only else ""
         drive += ",snapshot=on" if self.snapshot else ""
+        drive += "".join(f",{name}={value}" for name, value in self.drive.items())
         slot, _, function = address.split(":")[1].partition(".")
         device = (f"virtio-blk-pci,id=disk{index},drive=drive{index},addr={slot}.{function},"
                   f"romfile={rom},{TRANSPORTS[self.transport]},"
