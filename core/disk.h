@@ -21,7 +21,8 @@ struct disk_request {
     uint64_t sector;
     void *buffer; /* any alignment */
     size_t bytes; /* a multiple of the disk's block size; 0 for a flush */
-    /* Called once from submit(), poll() or restart(). It must not call back into the disk. */
+    /* Called once, from submit(), poll(), restart() or the driver's detach. It must not call back
+     * into the disk. */
     void (*done)(struct disk_request *request);
     enum result result; /* valid once done() is called */
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /*
  * The rich door: what a driver may do while it starts and while it moves data. Whoever uses a
- * driver (uefi/, bios/, the tests) supplies it. Nothing on the exit path sees it: see core/regs.h
+ * driver (uefi/, the tests) supplies it. Nothing on the exit path sees it: see core/regs.h
  * for the poor door.
  */
 #pragma once

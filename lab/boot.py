@@ -11,6 +11,7 @@ report.hand_over, report.firmware, report.guest and report.result have what each
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from lab.errors import LabError
 from lab.guest import Guest, guest
 from lab.handover import judge
 from lab.inputs import check_app, check_disk, check_rom, sector_size_of
-from lab.paths import LOGS, ROM, WHOSE, shown
+from lab.paths import LAB, LOGS, ROM, WHOSE, shown
 from lab.progress import Progress
 from lab.qemu import Disk, Firmware, Machine, Transport
 from lab.report import Report
@@ -76,6 +77,10 @@ def boot(options: Options, progress: Progress | None = None) -> Report:
 def _check(options: Options) -> None:
     """Everything that can be wrong with what we were given, before anything slow."""
     tools.find(qemu.QEMU)
+    LAB.mkdir(parents=True, exist_ok=True)
+    if not os.access(LAB, os.W_OK):
+        raise LabError(f"{shown(LAB)} cannot be written to, and the lab keeps there what it makes: "
+                       "run it as the owner of this tree, or in a clone of your own")
     options.firmware.check()
     if options.rom is not None:
         if options.rom == ROM and not ROM.exists():
@@ -288,7 +293,11 @@ def judge_write(report: Report, options: Options, device: str, disk: HostDisk,
 
 def _boot_image(options: Options, image: Path, progress: Progress) -> Report:
     format_, size = check_disk(image, options.image_format)
-    sector_size = options.sector_size or sector_size_of(image, format_) or 512
+    made_for = sector_size_of(image, format_)
+    if options.sector_size and made_for and options.sector_size != made_for:
+        raise LabError(f"the disk image {shown(image)} was made for sectors of {made_for} bytes: "
+                       f"leave --sector-size {options.sector_size} away")
+    sector_size = options.sector_size or made_for or 512
     accelerator = qemu.choose_accelerator(options.accelerator, progress)
     disk = _device(options, image, sector_size, format=format_, snapshot=options.snapshot)
     changes = "forgotten" if options.snapshot else "kept"

@@ -38,16 +38,19 @@ SCENARIOS: dict[tuple[str, str], Callable[[argparse.Namespace, Progress], Report
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not value > 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
+        raise argparse.ArgumentTypeError("must be a number, and more than 0")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= value <= 26:
-        raise argparse.ArgumentTypeError("must be between 1 and 26")
+        raise argparse.ArgumentTypeError("must be a number between 1 and 26")
     return value
 
 
@@ -113,14 +116,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.json is not None and not arguments.json.resolve().parent.is_dir():
-        raise LabError(f"{arguments.json} cannot be written: its folder does not exist")
+    if arguments.json is not None:
+        Report.check_target(arguments.json)
     if arguments.disk is None and (arguments.format or arguments.no_snapshot):
         raise LabError("--format and --no-snapshot go with --disk")
     report = SCENARIOS[arguments.on, arguments.firmware](arguments, Progress())
     report.write(sys.stdout, verbose=arguments.verbose)
     if arguments.json is not None:
-        report.save(arguments.json)
+        report.save(arguments.json.resolve())
     return HELD if report.ok else WRONG
 
 

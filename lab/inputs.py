@@ -12,14 +12,24 @@ from lab.paths import shown
 
 _SECTOR = 512
 _CODE_EFI = 3
+_WHOLE_FILE_MAX = 64 << 20
+"""ROMs, programs and firmware: QEMU's flash itself is smaller."""
+
+# The file system GUID of a firmware volume that holds variables, as it lies in memory.
+_NV_DATA = bytes.fromhex("8d2bf1ff96768b4ca9852747075b4f50")
 
 
 def _bytes_of(path: Path, what: str, limit: int | None = None) -> bytes:
     try:
         if path.is_dir():
             raise LabError(f"{what} {shown(path)} is a folder, not a file")
+        if path.exists() and not path.is_file():
+            raise LabError(f"{what} {shown(path)} is not a regular file")
         with path.open("rb") as file:
-            data = file.read() if limit is None else file.read(limit)
+            data = file.read(_WHOLE_FILE_MAX + 1 if limit is None else limit)
+        if limit is None and len(data) > _WHOLE_FILE_MAX:
+            raise LabError(f"{what} {shown(path)} is larger than any can be "
+                           f"({_WHOLE_FILE_MAX >> 20} MiB)")
     except FileNotFoundError:
         raise LabError(f"{what} {shown(path)} does not exist") from None
     except OSError as error:
@@ -37,7 +47,12 @@ def check_rom(path: Path) -> None:
     found = False
     while True:
         image = rom[at:]
-        if len(image) < 0x1C or image[:2] != b"\x55\xaa":
+        if image[:2] == b"MZ":
+            raise LabError(f"{name} is a UEFI program, not a ROM: pack it with `build/baton-pack -o "
+                           "FILE.rom`")
+        if image[:2] == b"\x55\xaa" and len(image) < 0x1C or at > 0 and not image:
+            raise LabError(f"the ROM {name} is truncated: {len(rom)} bytes are there")
+        if image[:2] != b"\x55\xaa":
             raise LabError(f"{name} is not an option ROM: no 55 AA at byte {at}")
         pcir = struct.unpack_from("<H", image, 0x18)[0]
         if len(image) < pcir + 0x18:
@@ -91,6 +106,12 @@ def check_firmware(path: Path, what: str) -> None:
     name = shown(path)
     if data[0x28:0x2C] != b"_FVH":
         raise LabError(f"{name} is not a UEFI firmware image (no firmware volume at its start)")
+    if what == "code" and data[0x10:0x20] == _NV_DATA:
+        raise LabError(f"{name} is a store of variables, not firmware code: give it as "
+                       "--firmware-vars, and the code that it belongs to as --firmware-code")
+    if what == "variables" and data[0x10:0x20] != _NV_DATA:
+        raise LabError(f"{name} is not a store of variables: give the file that belongs to the "
+                       "firmware code, usually named …_VARS….fd")
     if len(data) % 4096 != 0:
         raise LabError(f"the firmware image {name} is truncated: {len(data)} bytes are not a whole "
                        "number of pages")
@@ -150,15 +171,33 @@ def _check_qcow2(path: Path) -> int:
     # Tables that point past the file's end are how a truncated one is known.
     end = path.stat().st_size
     with path.open("rb") as file:
-        header = file.read(72)
+        header = file.read(80)
         l1_size, l1_offset = struct.unpack_from(">IQ", header, 36)
         file.seek(l1_offset)
         table = file.read(8 * l1_size)
     tables = [entry & 0x00FFFFFFFFFFFE00 for entry, in struct.iter_unpack(">Q", table[:len(table)
                                                                                      // 8 * 8])]
-    if len(table) < 8 * l1_size or any(entry >= end for entry in tables):
+    if len(table) < 8 * l1_size or any(entry >= end for entry in tables) or \
+            not _clusters_within(path, header, tables, end):
         raise LabError(f"the disk image {shown(path)} is truncated")
     return size
+
+
+def _clusters_within(path: Path, header: bytes, tables: list[int], end: int) -> bool:
+    """Whether all clusters of data that a qcow2's second-level tables name are in the file."""
+    version, cluster_bits = struct.unpack_from(">I", header, 4)[0], \
+        struct.unpack_from(">I", header, 20)[0]
+    extended = version >= 3 and struct.unpack_from(">Q", header, 72)[0] & 1 << 4
+    if extended:
+        return True  # entries of another form; nothing that people's tools make by default
+    with path.open("rb") as file:
+        for offset in filter(None, tables):
+            file.seek(offset)
+            table = file.read(1 << cluster_bits)
+            for entry, in struct.iter_unpack(">Q", table[:len(table) // 8 * 8]):
+                if not entry >> 62 & 1 and entry & 0x00FFFFFFFFFFFE00 >= end:
+                    return False
+    return True
 
 
 def _check_raw(path: Path, head: bytes) -> int:

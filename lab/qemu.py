@@ -58,6 +58,11 @@ _FIRST_SLOT = 4
 _LAST_SLOT = 0x1E  # q35 has its own devices in 0x1f
 
 
+def _quoted(value: str | Path) -> str:
+    """For QEMU's option parser, which takes a comma for the end of a value unless it is doubled."""
+    return str(value).replace(",", ",,")
+
+
 @dataclass(frozen=True)
 class Disk:
     """A virtio-blk device and the image behind it. `options` are more properties of the device,
@@ -75,9 +80,8 @@ class Disk:
     """More properties of the drive behind the device, as in {"aio": "io_uring"}."""
 
     def arguments(self, index: int, address: str) -> list[str]:
-        # QEMU's option parser takes a comma for the end of a value unless it is doubled.
-        image = str(self.image).replace(",", ",,")
-        rom = str(self.rom).replace(",", ",,") if self.rom else ""
+        image = _quoted(self.image)
+        rom = _quoted(self.rom) if self.rom else ""
         drive = f"if=none,id=drive{index},file={image},format={self.format}"
         drive += ",read-only=on" if self.read_only else ""
         drive += ",snapshot=on" if self.snapshot else ""
@@ -151,7 +155,7 @@ class Machine:
         variables = folder / "variables.fd"
         shutil.copyfile(self.firmware.variables, variables)
         (folder / "events").write_text("".join(f"{name}\n" for name in self.trace_events))
-        serial = f"id=serial,logfile={folder}/serial.log"
+        serial = f"id=serial,logfile={_quoted(folder)}/serial.log"
         words = [
             # Should we be killed outright, nobody else would end the machine.
             tools.find("setpriv"), "--pdeathsig", "KILL", tools.find(QEMU),
@@ -159,8 +163,8 @@ class Machine:
             "-name", "baton-lab", "-machine", self.machine, "-accel", self.accelerator,
             "-cpu", "host" if self.accelerator == "kvm" else "qemu64",
             "-m", str(self.memory), "-smp", "1", "-msg", "timestamp=on",
-            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={self.firmware.code}",
-            "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_quoted(self.firmware.code)}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={_quoted(variables)}",
             "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
             "-chardev", f"stdio,mux=on,signal=off,{serial}" if self.console else f"null,{serial}",
             "-serial", "chardev:serial",
@@ -168,7 +172,7 @@ class Machine:
         if self.console:
             words += ["-mon", "chardev=serial,mode=readline"]
         if self.trace_events:
-            words += ["-trace", f"events={folder}/events,file={folder}/trace.log"]
+            words += ["-trace", f"events={_quoted(folder)}/events,file={_quoted(folder)}/trace.log"]
         if self.debug_exit:
             words += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
         for index, (disk, address) in enumerate(zip(self.disks, self.addresses, strict=True)):
@@ -176,7 +180,7 @@ class Machine:
         if self.kernel is not None:
             words += ["-kernel", str(self.kernel), "-append", self.append]
         for name, text in self.fw_cfg.items():
-            words += ["-fw_cfg", f"name={name},string={text}"]
+            words += ["-fw_cfg", f"name={name},string={_quoted(text)}"]
         return [*words, *self.extra]
 
 

@@ -102,6 +102,18 @@ class Report:
             "qemu_retries": self.result.retries if self.result else 0,
         }
 
+    @staticmethod
+    def check_target(path: Path) -> None:
+        """Refuse a file that save() could not write, before the run and not after it."""
+        if path.is_dir():
+            raise LabError(f"{shown(path)} cannot be written: it is a folder")
+        if path.exists() and not path.is_file():
+            raise LabError(f"{shown(path)} cannot be written: it is not a regular file")
+        if not path.resolve().parent.is_dir():
+            raise LabError(f"{path} cannot be written: its folder does not exist")
+        if not os.access(path.resolve().parent, os.W_OK):
+            raise LabError(f"{shown(path)} cannot be written: its folder is not yours to write to")
+
     def save(self, path: Path) -> None:
         """Write as JSON; the file is there whole or not at all."""
         new = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -9,7 +9,7 @@
  * Exit status: 0 packed; 1 the input is no image that firmware would run; 2 it could not be done.
  */
 
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define UNIT      512u /* what lengths in a ROM are counted in */
@@ -86,13 +87,23 @@ static void put32(uint8_t *at, uint32_t value)
 
 /* ---- Files ---- */
 
+/* A pipe would be waited for, and a device replaced. */
+static void refuse_special(const char *path)
+{
+    struct stat info;
+
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode))
+        fail(NOT_DONE, "%s: not a regular file", path);
+}
+
 static struct bytes read_file(const char *path)
 {
     struct bytes file = {malloc((size_t)UNITS_MAX * UNIT + 1), 0};
-    FILE *stream = fopen(path, "rb");
 
     if (!file.data)
         fail(NOT_DONE, "out of memory");
+    refuse_special(path);
+    FILE *stream = fopen(path, "rb");
     if (!stream)
         fail(NOT_DONE, "%s: %s", path, strerror(errno));
     file.size = fread(file.data, 1, (size_t)UNITS_MAX * UNIT + 1, stream);
@@ -105,6 +116,11 @@ static struct bytes read_file(const char *path)
 /* Under another name first: what stands at `path` is a whole ROM at every moment. */
 static void write_file(const char *path, struct bytes file)
 {
+    refuse_special(path);
+    /* What a link points to is replaced, not the link. */
+    char *real = realpath(path, NULL);
+    if (real)
+        path = real;
     size_t length = strlen(path) + sizeof(".part");
     char *part = malloc(length);
 
@@ -113,7 +129,7 @@ static void write_file(const char *path, struct bytes file)
     snprintf(part, length, "%s.part", path);
     FILE *stream = fopen(part, "wb");
     if (!stream)
-        fail(NOT_DONE, "%s: %s", part, strerror(errno));
+        fail(NOT_DONE, "%s: cannot be written: %s", path, strerror(errno));
     temporary = part;
     bool written = fwrite(file.data, 1, file.size, stream) == file.size;
     written = fclose(stream) == 0 && written;
@@ -123,6 +139,7 @@ static void write_file(const char *path, struct bytes file)
         fail(NOT_DONE, "%s: %s", path, strerror(errno));
     temporary = NULL;
     free(part);
+    free(real);
 }
 
 /* ---- The EFI image ---- */
@@ -223,10 +240,10 @@ int main(int argc, char **argv)
 
     while ((option = getopt(argc, argv, "o:")) != -1) {
         if (option != 'o')
-            return NOT_DONE;
+            break;
         out = optarg;
     }
-    if (!out || optind + 1 != argc) {
+    if (option != -1 || !out || !*out || optind + 1 != argc) {
         fprintf(stderr, "usage: %s -o ROM IMAGE.efi\n", argv[0]);
         return NOT_DONE;
     }

@@ -9,7 +9,8 @@
 /* A larger transfer goes out as several requests: enough to keep a device busy, and small enough
  * that an IOMMU's or a bounce pool's mapping of each is likely to succeed. */
 #define PIECE_MAX (4u << 20)
-/* Where the device limits its segments. Sixteen of the usual 4 KiB make requests of 64 KiB. */
+/* Where the device limits its segments (SIZE_MAX; where it does not, a piece is one segment and
+ * SEG_MAX does not matter). Sixteen of 4 KiB make requests of 64 KiB. */
 #define SEGMENTS_MAX 16u
 /* The data that a queue of two entries carries at a time, if the blocks are no larger. */
 #define BOUNCE_BYTES 4096u
@@ -23,7 +24,7 @@
 /* Each slot's own shared memory: header, room for bounced data (usually none), status. Bounced data
  * lies between the two so that it can share a descriptor with either. */
 #define SLOT_HEADER sizeof(struct virtio_blk_outhdr)
-#define SLOT_STATUS 16u
+#define SLOT_STATUS 16u /* one byte, and what keeps the next header aligned */
 
 static struct blk *blk_of(struct disk *disk)
 {
@@ -57,8 +58,8 @@ static enum result read_config(struct blk *blk)
     unsigned tries = 0;
 
     do {
-        if (tries++ == 16) {
-            blk_log(blk, "the device's configuration does not stand still; reads", tries);
+        if (++tries > 16) {
+            blk_log(blk, "the device's configuration does not stand still; reads", tries - 1);
             return RESULT_DEVICE_ERROR;
         }
         generation = virtio_config_generation(device);
@@ -394,7 +395,7 @@ static enum result blk_submit(struct disk *disk, struct disk_request *request)
         if (request->op == DISK_WRITE && disk->info.read_only)
             return RESULT_WRITE_PROTECTED;
     }
-    /* Also what keeps a device that the exit has let go of from being woken up again (C4). */
+    /* Given up, or let go by the exit: then nothing may wake it up again (C4). */
     if (blk->device.exit.state != VIRTIO_LIVE)
         return RESULT_DEVICE_ERROR;
 
@@ -410,7 +411,8 @@ static enum result blk_submit(struct disk *disk, struct disk_request *request)
 
 /* ---- And on their way back ---- */
 
-/* The slot is ours again. `let_go` is false only for a device that may still use the mapping. */
+/* The request no longer waits for this slot. `let_go` is false for a device that may still use the
+ * mapping: then that is left as it is (C5). */
 static void finish_slot(struct blk *blk, unsigned slot, enum result result, bool let_go)
 {
     struct blk_slot *done = &blk->slots[slot];
@@ -488,7 +490,8 @@ static enum result blk_restart(struct disk *disk, enum result why)
         return RESULT_DEVICE_ERROR;
 
     bool acknowledged = virtio_reset(&blk->device.exit, &door);
-    /* Bus mastering goes off before anybody hears that their buffer is theirs again (C5). */
+    /* If not, bus mastering goes off before anybody hears that their buffer is theirs again (C5).
+     */
     bool let_go = acknowledged || virtio_down(&blk->device, 0, blk->memory.bytes);
     fail_all(blk, why, let_go);
     if (acknowledged) {

@@ -35,7 +35,7 @@ struct blk {
     struct disk disk;
     struct virtio_device device;
     struct ring ring;
-    struct dma_block memory; /* ring, then a header and a status byte for each slot */
+    struct dma_block memory; /* ring, then each slot's header, bounced data and status */
 
     uint32_t segment_bytes; /* the most that one descriptor may carry */
     uint32_t piece_bytes;   /* the most that one device request may carry */
@@ -50,7 +50,8 @@ struct blk {
 /*
  * Meets the device: finds its registers, agrees on features, reads what disk it is, and plans the
  * queue. On success *memory_bytes is what blk_start() needs. The device has seen no memory yet.
- * On failure the device has been reset. `rich` must outlive the binding.
+ * On failure the device has been reset, if it could be found and would let itself be. `rich` must
+ * outlive the binding.
  */
 enum result blk_attach(struct blk *blk, const struct rich_door *rich,
                        const struct pci_function *where, size_t *memory_bytes);

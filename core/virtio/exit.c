@@ -2,12 +2,14 @@
 
 #include "core/virtio/exit.h"
 
-/* A second bound, for a clock that stands still (C6). A register read of a virtual device takes a
- * microsecond or more, so that the deadline comes first wherever the clock runs. */
+/* A bound for a clock that stands still, for each device by itself: nothing hangs, though it can
+ * take seconds. A register read of a virtual device takes a microsecond or more, so that the
+ * deadline comes first wherever the clock runs. */
 #define RESET_READS_MAX (1u << 22)
 
 bool virtio_reset(const struct virtio_exit *device, const struct poor_door *door)
 {
+    /* Also when the deadline has passed: the reset is asked for, and looked for once. */
     reg_write8(&device->status, 0, 0);
     for (uint32_t reads = 0; reads < RESET_READS_MAX; reads++) {
         if (reg_read8(&device->status, 0) == 0)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """Bad input is a sentence."""
 
+import os
 import shutil
 import struct
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from lab import gpt
+from lab import gpt, tools
 from lab.errors import LabError
 from lab.inputs import check_app, check_disk, check_firmware, check_rom, sector_size_of
+from lab.report import Report
 
 
 def pe(machine: int = 0x8664, size: int = 512) -> bytes:
@@ -53,7 +55,10 @@ def test_rom_good(tmp_path: Path) -> None:
     (b"\x7fELF" + bytes(1000), "not an option ROM"),
     (rom_image(pe())[:600], "truncated"),
     (rom_image(pe())[:0x20], "truncated"),
-    (rom_image(pe(), last=False), "not an option ROM"),
+    (rom_image(pe(), last=False), "truncated"),
+    (rom_image(pe(), last=False) + b"hello", "not an option ROM"),
+    (rom_image(pe())[:20], "truncated"),
+    (pe(), "baton-pack"),
     (rom_image(b"x", code=0), "no UEFI image"),
     (rom_image(pe(0xAA64)), "not for x64"),
     (rom_image(pe(), machine=0xAA64), "no UEFI image"),
@@ -88,19 +93,26 @@ def test_app_bad(tmp_path: Path, data: bytes, says: str) -> None:
         check_app(write(tmp_path / "app", data))
 
 
-def volume(size: int) -> bytes:
-    return (bytes(0x20) + struct.pack("<Q", size) + b"_FVH").ljust(size, b"\0")
+NV_DATA = bytes.fromhex("8d2bf1ff96768b4ca9852747075b4f50")
+
+
+def volume(size: int, kind: bytes = bytes(16)) -> bytes:
+    return (bytes(0x10) + kind + struct.pack("<Q", size) + b"_FVH").ljust(size, b"\0")
 
 
 @pytest.mark.parametrize(("data", "says"), bad([
     (b"", "empty"),
     (bytes(8192), "not a UEFI firmware"),
+    (volume(8192, NV_DATA), "a store of variables"),
     (volume(8192)[:4096], "truncated"),
     (volume(8192)[:5000], "truncated"),
     ((volume(4096) + volume(8192))[:8192], "truncated"),
 ]))
 def test_firmware_bad(tmp_path: Path, data: bytes, says: str) -> None:
     check_firmware(write(tmp_path / "good", volume(4096) + volume(8192)), "code")
+    check_firmware(write(tmp_path / "variables", volume(4096, NV_DATA)), "variables")
+    with pytest.raises(LabError, match="not a store of variables"):
+        check_firmware(write(tmp_path / "code", volume(4096)), "variables")
     with pytest.raises(LabError, match=says):
         check_firmware(write(tmp_path / "firmware", data), "code")
 
@@ -163,3 +175,34 @@ def test_qcow2(tmp_path: Path) -> None:
     for size in (30, 200, 65536 * 3, 65536 * 4):
         with pytest.raises(LabError, match="truncated|cannot be used"):
             check_disk(write(tmp_path / "cut", data[:size]), None)
+
+
+def test_special_files(tmp_path: Path) -> None:
+    """A pipe is not waited for, and an endless device not read to its end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(LabError, match="not a regular file"):
+            check_rom(path)
+        with pytest.raises(LabError, match="not a regular file"):
+            check_disk(path, None)
+        with pytest.raises(LabError, match="not a regular file"):
+            check_firmware(path, "code")
+    with pytest.raises(LabError, match="not a regular file"):
+        Report.check_target(tmp_path / "pipe")
+    with pytest.raises(LabError, match="folder"):
+        Report.check_target(tmp_path)
+    with pytest.raises(LabError, match="folder does not exist"):
+        Report.check_target(tmp_path / "none/report.json")
+    Report.check_target(tmp_path / "report.json")
+
+
+def test_qcow2_cut_in_its_data(tmp_path: Path) -> None:
+    """All tables are there; what they point to is not."""
+    path = tmp_path / "disk.qcow2"
+    tools.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "64M"])
+    tools.run(["qemu-io", "-c", "write 0 4M", str(path)])
+    assert check_disk(path, None) == ("qcow2", 64 << 20)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - (2 << 20))
+    with pytest.raises(LabError, match="truncated"):
+        check_disk(path, None)

@@ -17,7 +17,7 @@ from lab import qemu, tools
 from lab.errors import LabError
 from lab.progress import Progress
 from lab.qemu import Disk, Firmware, Machine
-from test_inputs import pe, volume, write
+from test_inputs import NV_DATA, pe, volume, write
 from traces import clean
 
 Play = Callable[..., None]
@@ -42,7 +42,7 @@ def fixture_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
 @pytest.fixture(name="machine")
 def fixture_machine(tmp_path: Path) -> Machine:
     firmware = Firmware(write(tmp_path / "code", volume(4096)),
-                        write(tmp_path / "vars", volume(4096)))
+                        write(tmp_path / "vars", volume(4096, NV_DATA)))
     return Machine(firmware=firmware, kernel=write(tmp_path / "app", pe()),
                    disks=[Disk(write(tmp_path / "disk", bytes(1 << 20)))])
 

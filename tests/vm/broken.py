@@ -70,7 +70,7 @@ _good: dict[str, Result] = {}
 def try_on(rom: Path, words: str) -> Result:
     program, _, options = words.partition(" ")
     disk = TestDisk(image(WORK / "disk.img", 4 * MIB), rom=rom, read_only=True,
-                    drive="throttling.iops-total=100")
+                    drive={"throttling.iops-total": "100"})
     return run(program, options, [disk], timeout=45, quiet=True)
 
 

@@ -19,12 +19,10 @@ DRIVER_OK = 4
 
 @dataclass(frozen=True)
 class TestDisk(Disk):
-    """A disk whose drive takes more of QEMU's properties, such as "throttling.iops-total=100"; or
-    that is something else than a file altogether."""
+    """A disk that is something else than a file, `instead`, or that says more of itself."""
 
     __test__ = False  # pytest: this is no test
 
-    drive: str = ""
     instead: str = ""
     physical: int = 0
 
@@ -32,8 +30,6 @@ class TestDisk(Disk):
         words = super().arguments(index, address)
         if self.instead:
             words[1] = f"if=none,id=drive{index},{self.instead}"
-        if self.drive:
-            words[1] += f",{self.drive}"
         if self.physical:
             words[3] = re.sub(r"physical_block_size=\d+", f"physical_block_size={self.physical}",
                               words[3])

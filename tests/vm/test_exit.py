@@ -9,7 +9,7 @@ from lab.qemu import Transport
 from lab.trace import Request
 
 # Slow enough that the reads really are in flight at the exit, fast enough for the firmware's own.
-SLOW = "throttling.iops-total=100"
+SLOW = {"throttling.iops-total": "100"}
 
 LEAVING = r"vm: in flight at the exit"
 

@@ -242,3 +242,16 @@ def test_unwritable(tmp_path: Path) -> None:
     assert done.returncode == NOT_DONE
     assert re.fullmatch(r"baton-pack: [^\n]+: [^\n]+\n", done.stderr)
     assert not target.exists()
+
+
+def test_special_files(tmp_path: Path) -> None:
+    """A pipe is not waited for and not replaced; a link stays, and what it points to is written."""
+    os.mkfifo(tmp_path / "pipe")
+    refused(pack("-o", tmp_path / "out.rom", tmp_path / "pipe"), NOT_DONE, "not a regular file",
+            tmp_path, {"pipe"})
+    refused(pack("-o", tmp_path / "pipe", DRIVER), NOT_DONE, "not a regular file", tmp_path, {"pipe"})
+    (tmp_path / "real.rom").write_bytes(b"old")
+    (tmp_path / "link.rom").symlink_to("real.rom")
+    assert pack("-o", tmp_path / "link.rom", DRIVER).returncode == 0
+    assert (tmp_path / "link.rom").is_symlink()
+    check_rom((tmp_path / "real.rom").read_bytes(), DRIVER.read_bytes())
