@@ -8,7 +8,8 @@
 
 VM_PROGRAMS := block exit faults lives pattern
 VM_EFI := $(VM_PROGRAMS:%=$(BUILD)/tests/vm/%.efi)
-VM_COMMON := $(addprefix $(BUILD)/efi/,tests/vm/vm.o tests/vm/spy.o lab/efi/app.o lab/efi/driver.o)
+VM_COMMON := $(addprefix $(BUILD)/efi/,tests/vm/vm.o tests/vm/spy.o lab/efi/app.o lab/efi/driver.o \
+	lab/efi/services.o)
 
 $(VM_EFI): $(BUILD)/tests/vm/%.efi: $(BUILD)/efi/tests/vm/%.o $(VM_COMMON)
 	@mkdir -p $(@D)

@@ -350,17 +350,24 @@ void app_print(const char *format, ...)
     va_end(args);
 }
 
-size_t app_format(char *buffer, size_t size, const char *format, ...)
+size_t app_format_args(char *buffer, size_t size, const char *format, va_list args)
 {
     struct sink sink = {.buffer = buffer, .size = size};
-    va_list args;
 
     app_assert(buffer != NULL && size > 0);
-    va_start(args, format);
     sink_print(&sink, format, args);
-    va_end(args);
     buffer[sink.length] = '\0';
     return sink.length;
+}
+
+size_t app_format(char *buffer, size_t size, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    size_t length = app_format_args(buffer, size, format, args);
+    va_end(args);
+    return length;
 }
 
 /* ---- Checking ---- */
@@ -434,22 +441,53 @@ bool app_count_status(EFI_STATUS status, EFI_STATUS expected, const char *file, 
 
 /* ---- Options ---- */
 
+static size_t options_used;
+
+static void option_char(unsigned c)
+{
+    /* Twice a zero ends the list, so one place is kept. */
+    if (options_used + 2 >= sizeof(options))
+        app_failed(__FILE__, __LINE__, "the options are too long");
+    if (c > ' ')
+        options[options_used++] = c < 0x7f ? (char)c : '?';
+    else if (options_used > 0 && options[options_used - 1] != '\0')
+        options[options_used++] = '\0';
+}
+
+void app_options_add(const char *text, size_t size)
+{
+    option_char(' ');
+    for (size_t i = 0; i < size && text[i] != '\0'; i++)
+        option_char((unsigned char)text[i]);
+}
+
 static void options_read(void)
 {
     EFI_LOADED_IMAGE *image = app_protocol(app.image, &loaded_image_guid);
     const CHAR16 *text = image == NULL ? NULL : image->LoadOptions;
     size_t length = text == NULL ? 0 : image->LoadOptionsSize / sizeof(CHAR16);
-    size_t used = 0;
 
-    for (size_t i = 0; i < length && text[i] != 0; i++) {
-        /* Twice a zero ends the list, so one place is kept. */
-        if (used + 2 >= sizeof(options))
-            app_failed(__FILE__, __LINE__, "the options are too long");
-        if (text[i] != ' ')
-            options[used++] = text[i] < 0x7f ? (char)text[i] : '?';
-        else if (used > 0 && options[used - 1] != '\0')
-            options[used++] = '\0';
+    for (size_t i = 0; i < length && text[i] != 0; i++)
+        option_char(text[i]);
+}
+
+const char *app_option_word(const char *after)
+{
+    const char *word = after == NULL ? options : after + strlen(after) + 1;
+
+    return *word != '\0' ? word : NULL;
+}
+
+const char *app_option_next(const char *name, const char *after)
+{
+    size_t length = strlen(name);
+
+    for (const char *word = after == NULL ? options : after + strlen(after) + 1; *word != '\0';
+         word += strlen(word) + 1) {
+        if (strncmp(word, name, length) == 0 && word[length] == '=')
+            return word + length + 1;
     }
+    return NULL;
 }
 
 const char *app_option(const char *name)
@@ -751,11 +789,16 @@ void app_exit_boot_services(void)
 
 /* ---- Beginning and ending ---- */
 
+static _Noreturn void halt(void)
+{
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
 void app_power_off(void)
 {
     app.rt->ResetSystem(EfiResetShutdown, EFI_SUCCESS, 0, NULL);
-    for (;;)
-        __asm__ volatile("cli; hlt");
+    halt();
 }
 
 void app_exit(int result)
@@ -767,11 +810,12 @@ void app_exit(int result)
     app_print("app: result %d\n", result);
     if (how != NULL && strcmp(how, "debug") == 0)
         app_out8(DEBUG_EXIT_PORT, (uint8_t)result);
+    if (how != NULL && strcmp(how, "halt") == 0)
+        halt();
     if (app.bs == NULL || how != NULL)
         app_power_off();
     app.bs->Exit(app.image, result == 0 ? EFI_SUCCESS : EFI_ABORTED, 0, NULL);
-    for (;;) /* Exit() does not return */
-        __asm__ volatile("cli; hlt");
+    halt(); /* Exit() does not return */
 }
 
 EFI_STATUS EFIAPI efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system_table)

@@ -47,6 +47,7 @@ int app_main(void);
  * End the program now with this result. As the option `exit` says:
  *   exit=debug  end QEMU through its isa-debug-exit device (needs -device isa-debug-exit);
  *   exit=off    power the machine off;
+ *   exit=halt   stop the processor, with all that is on the screen;
  *   otherwise   give control back to the firmware (power off, where it is gone).
  * Before that, the line "app: result N" is printed, so that a program that ended can be told from
  * one that was lost.
@@ -69,6 +70,9 @@ void app_print_args(const char *format, va_list args);
 /* Likewise into a buffer, always terminated. Returns the length, cut to what fits. */
 __attribute__((format(printf, 3, 4))) size_t app_format(char *buffer, size_t size,
                                                         const char *format, ...);
+
+__attribute__((format(printf, 3, 0))) size_t app_format_args(char *buffer, size_t size,
+                                                             const char *format, va_list args);
 
 /* One byte to COM1, as it is. */
 void app_put(char c);
@@ -107,6 +111,16 @@ const char *app_status_name(EFI_STATUS status);
  */
 const char *app_option(const char *name);
 bool app_flag(const char *name); /* given at all, and not as NAME=0 or NAME=no */
+
+/* The values of an option that may be given more than once, NAME=VALUE each: the first one for
+ * `after` NULL, then the one after that. NULL when there are no more. */
+const char *app_option_next(const char *name, const char *after);
+
+/* All words, one after the other. */
+const char *app_option_word(const char *after);
+
+/* More options, from wherever the program has found them. */
+void app_options_add(const char *text, size_t size);
 
 /* A number, decimal or 0x…, with an optional K, M or G (1024 each). Anything else ends the
  * program with a message. */

@@ -35,7 +35,7 @@ static bool speaks(const CHAR8 *languages, const char *language, char separator)
 }
 
 /* Component Name 2 takes the very word that the driver lists ("en" or "en-US"). */
-static bool name_by_component2(EFI_HANDLE agent, struct app_driver *driver)
+static bool name_by_component2(EFI_HANDLE agent, char *text, size_t size)
 {
     EFI_COMPONENT_NAME2_PROTOCOL *names = app_protocol(agent, &component_name2_guid);
     static const char *const languages[] = {"en-US", "en"};
@@ -48,14 +48,13 @@ static bool name_by_component2(EFI_HANDLE agent, struct app_driver *driver)
             continue;
         if (EFI_ERROR(names->GetDriverName(names, (CHAR8 *)(uintptr_t)languages[i], &name)))
             continue;
-        app_format(driver->name, sizeof(driver->name), "%ls", name);
-        driver->name_from = "component name 2";
+        app_format(text, size, "%ls", name);
         return true;
     }
     return false;
 }
 
-static bool name_by_component(EFI_HANDLE agent, struct app_driver *driver)
+static bool name_by_component(EFI_HANDLE agent, char *text, size_t size)
 {
     EFI_COMPONENT_NAME_PROTOCOL *names = app_protocol(agent, &component_name_guid);
     CHAR16 *name = NULL;
@@ -63,9 +62,13 @@ static bool name_by_component(EFI_HANDLE agent, struct app_driver *driver)
 
     if (names == NULL || EFI_ERROR(names->GetDriverName(names, (CHAR8 *)english, &name)))
         return false;
-    app_format(driver->name, sizeof(driver->name), "%ls", name);
-    driver->name_from = "component name";
+    app_format(text, size, "%ls", name);
     return true;
+}
+
+bool app_driver_name(EFI_HANDLE agent, char *text, size_t size)
+{
+    return name_by_component2(agent, text, size) || name_by_component(agent, text, size);
 }
 
 static void describe(EFI_HANDLE agent, struct app_driver *driver)
@@ -85,7 +88,11 @@ static void describe(EFI_HANDLE agent, struct app_driver *driver)
         app_path_text(image->FilePath, file, sizeof(file));
         app_format(driver->image, sizeof(driver->image), "%s/%s", device, file);
     }
-    if (!name_by_component2(agent, driver) && !name_by_component(agent, driver)) {
+    driver->name_from = "component name 2";
+    if (name_by_component2(agent, driver->name, sizeof(driver->name)))
+        return;
+    driver->name_from = "component name";
+    if (!name_by_component(agent, driver->name, sizeof(driver->name))) {
         app_format(driver->name, sizeof(driver->name), "%s", driver->image);
         driver->name_from = "path";
     }

@@ -18,3 +18,6 @@ struct app_driver {
  * disk (partitions, file systems) is left out. Gives how many there are; 0 when nobody holds it.
  */
 size_t app_drivers_of(EFI_HANDLE disk, struct app_driver *drivers, size_t max);
+
+/* What the driver behind an agent handle calls itself in English, by Component Name (2). */
+bool app_driver_name(EFI_HANDLE agent, char *text, size_t size);

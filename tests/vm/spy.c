@@ -3,130 +3,54 @@
 
 struct spy spy;
 
-/* ---- The stubs ---- */
-
-/*
- * Stub i is at spy_stubs + 16 i. It asks spy_note() where to go, with the arguments put aside; all
- * that a caller has put on the stack stays where it is. Address 0 means: fail.
- */
-enum { STUBS = 64, STUB_BYTES = 16 };
-extern const uint8_t spy_stubs[];
-void *spy_note(uint32_t index, uint64_t from);
-
-__asm__(".text\n"
-        ".balign 16\n"
-        ".globl spy_stubs\n"
-        "spy_stubs:\n"
-        ".set stub, 0\n"
-        ".rept 64\n"
-        ".balign 16\n"
-        "movl $stub, %eax\n"
-        "jmp spy_common\n"
-        ".set stub, stub + 1\n"
-        ".endr\n"
-        "spy_common:\n"
-        "pushq %rcx\n"
-        "pushq %rdx\n"
-        "pushq %r8\n"
-        "pushq %r9\n"
-        "subq $40, %rsp\n" /* room that the callee may use, and alignment */
-        "movl %eax, %ecx\n"
-        "movq 72(%rsp), %rdx\n" /* the return address */
-        "call spy_note\n"
-        "addq $40, %rsp\n"
-        "popq %r9\n"
-        "popq %r8\n"
-        "popq %rdx\n"
-        "popq %rcx\n"
-        "testq %rax, %rax\n"
-        "jz 1f\n"
-        "jmpq *%rax\n"
-        "1: movabsq $0x8000000000000009, %rax\n" /* EFI_OUT_OF_RESOURCES */
-        "retq\n");
+/* ---- What is watched ---- */
 
 struct slot {
-    const char *name;
-    void *original;
-    uint64_t calls; /* by Baton */
-    bool can_fail;
-    bool tpl; /* the timer interrupt of a firmware calls these */
+    const char *name; /* of a PciIo function; boot services' are known */
+    void *original;   /* likewise */
+    uint64_t calls;   /* by Baton */
 };
 
-#define BS_FIRST  0u
-#define PCI_FIRST 44u
-#define BS(member, fails)                                                                          \
-    [(offsetof(EFI_BOOT_SERVICES, member) - sizeof(EFI_TABLE_HEADER)) / 8] = {.name = #member,     \
-                                                                              .can_fail = fails}
-#define PCI(member, fails)                                                                         \
-    [PCI_FIRST + offsetof(EFI_PCI_IO_PROTOCOL, member) / 8] = {.name = "PciIo." #member,           \
-                                                               .can_fail = fails}
+#define PCI_FIRST SERVICES_MAX
+#define PCI(member)                                                                                \
+    [PCI_FIRST + offsetof(EFI_PCI_IO_PROTOCOL, member) / 8] = {.name = "PciIo." #member}
 
-static struct slot slots[STUBS] = {
-    BS(RaiseTPL, false),
-    BS(RestoreTPL, false),
-    BS(AllocatePages, true),
-    BS(FreePages, false),
-    BS(GetMemoryMap, true),
-    BS(AllocatePool, true),
-    BS(FreePool, false),
-    BS(CreateEvent, true),
-    BS(SetTimer, true),
-    BS(WaitForEvent, true),
-    BS(SignalEvent, false),
-    BS(CloseEvent, false),
-    BS(CheckEvent, true),
-    BS(InstallProtocolInterface, true),
-    BS(ReinstallProtocolInterface, true),
-    BS(UninstallProtocolInterface, false),
-    BS(HandleProtocol, true),
-    BS(RegisterProtocolNotify, true),
-    BS(LocateHandle, true),
-    BS(LocateDevicePath, true),
-    BS(InstallConfigurationTable, true),
-    BS(LoadImage, true),
-    BS(StartImage, true),
-    BS(Exit, false),
-    BS(UnloadImage, true),
-    BS(ExitBootServices, true),
-    BS(GetNextMonotonicCount, true),
-    BS(Stall, false),
-    BS(SetWatchdogTimer, true),
-    BS(ConnectController, true),
-    BS(DisconnectController, true),
-    BS(OpenProtocol, true),
-    BS(CloseProtocol, false),
-    BS(OpenProtocolInformation, true),
-    BS(ProtocolsPerHandle, true),
-    BS(LocateHandleBuffer, true),
-    BS(LocateProtocol, true),
-    BS(InstallMultipleProtocolInterfaces, true),
-    BS(UninstallMultipleProtocolInterfaces, false),
-    BS(CalculateCrc32, true),
-    BS(CopyMem, false),
-    BS(SetMem, false),
-    BS(CreateEventEx, true),
-    PCI(PollMem, true),
-    PCI(PollIo, true),
-    PCI(Mem.Read, true),
-    PCI(Mem.Write, true),
-    PCI(Io.Read, true),
-    PCI(Io.Write, true),
-    PCI(Pci.Read, true),
-    PCI(Pci.Write, true),
-    PCI(CopyMem, true),
-    PCI(Map, true),
-    PCI(Unmap, false),
-    PCI(AllocateBuffer, true),
-    PCI(FreeBuffer, false),
-    PCI(Flush, true),
-    PCI(GetLocation, true),
-    PCI(Attributes, true),
-    PCI(GetBarAttributes, true),
-    PCI(SetBarAttributes, true),
+static struct slot slots[SERVICE_STUBS] = {
+    PCI(PollMem),    PCI(PollIo),           PCI(Mem.Read),         PCI(Mem.Write), PCI(Io.Read),
+    PCI(Io.Write),   PCI(Pci.Read),         PCI(Pci.Write),        PCI(CopyMem),   PCI(Map),
+    PCI(Unmap),      PCI(AllocateBuffer),   PCI(FreeBuffer),       PCI(Flush),     PCI(GetLocation),
+    PCI(Attributes), PCI(GetBarAttributes), PCI(SetBarAttributes),
 };
 
-#define SLOT_OF(member)                                                                            \
-    ((uint32_t)((offsetof(EFI_BOOT_SERVICES, member) - sizeof(EFI_TABLE_HEADER)) / 8))
+static const char *slot_name(uint32_t index)
+{
+    return index < PCI_FIRST ? services_name(index) : slots[index].name;
+}
+
+/* Whether a call gives a status that tells of failure, so that it may be made to fail. */
+static bool can_fail(uint32_t index)
+{
+    switch (index) {
+    case SERVICE(RaiseTPL):
+    case SERVICE(RestoreTPL):
+    case SERVICE(FreePages):
+    case SERVICE(FreePool):
+    case SERVICE(SignalEvent):
+    case SERVICE(CloseEvent):
+    case SERVICE(UninstallProtocolInterface):
+    case SERVICE(Exit):
+    case SERVICE(Stall):
+    case SERVICE(CloseProtocol):
+    case SERVICE(UninstallMultipleProtocolInterfaces):
+    case SERVICE(CopyMem):
+    case SERVICE(SetMem):
+    case PCI_FIRST + offsetof(EFI_PCI_IO_PROTOCOL, Unmap) / 8:
+    case PCI_FIRST + offsetof(EFI_PCI_IO_PROTOCOL, FreeBuffer) / 8:
+        return false;
+    default:
+        return true;
+    }
+}
 
 /* ---- Who calls ---- */
 
@@ -183,31 +107,36 @@ void spy_fail(uint64_t nth)
     spy.failed_name = NULL;
 }
 
-void *spy_note(uint32_t index, uint64_t from)
+static void *spy_note(uint32_t index, uint64_t from)
 {
-    struct slot *slot = &slots[index];
+    void *original = index < PCI_FIRST ? services_original(index) : slots[index].original;
     bool baton = from_baton(from);
 
-    if (exit_depth > 0 && (baton || (index != SLOT_OF(RaiseTPL) && index != SLOT_OF(RestoreTPL)))) {
+    if (exit_depth > 0 && (baton || (index != SERVICE(RaiseTPL) && index != SERVICE(RestoreTPL)))) {
         spy.in_exit++;
-        app_print("spy: C2: %s is called %s during Baton's exit handler, from 0x%llx\n", slot->name,
-                  baton ? "by Baton" : "by others", from);
+        app_print("spy: C2: %s is called %s during Baton's exit handler, from 0x%llx\n",
+                  slot_name(index), baton ? "by Baton" : "by others", from);
     }
     if (!baton)
-        return slot->original;
+        return original;
     spy.calls++;
-    if (slot->can_fail && fail_countdown > 0 && --fail_countdown == 0) {
-        spy.failed_name = slot->name;
+    if (can_fail(index) && fail_countdown > 0 && --fail_countdown == 0) {
+        spy.failed_name = slot_name(index);
         return NULL;
     }
-    slot->calls++;
-    return slot->original;
+    slots[index].calls++;
+    return original;
+}
+
+static void *spy_hook(uint32_t index, struct services_frame *frame)
+{
+    return spy_note(index, frame->from);
 }
 
 uint64_t spy_calls_of(const char *name)
 {
-    for (size_t i = 0; i < STUBS; i++)
-        if (slots[i].name && strcmp(slots[i].name, name) == 0)
+    for (uint32_t i = 0; i < SERVICE_STUBS; i++)
+        if (slot_name(i) && strcmp(slot_name(i), name) == 0)
             return slots[i].calls;
     app_failed(__FILE__, __LINE__, name);
 }
@@ -222,7 +151,7 @@ static struct {
 static EFI_STATUS EFIAPI allocate_pool(EFI_MEMORY_TYPE type, UINTN bytes, void **out)
 {
     uint64_t from = (uint64_t)(uintptr_t)__builtin_return_address(0);
-    EFI_ALLOCATE_POOL original = (EFI_ALLOCATE_POOL)spy_note(SLOT_OF(AllocatePool), from);
+    EFI_ALLOCATE_POOL original = (EFI_ALLOCATE_POOL)spy_note(SERVICE(AllocatePool), from);
 
     if (!original)
         return EFI_OUT_OF_RESOURCES;
@@ -243,7 +172,7 @@ static EFI_STATUS EFIAPI allocate_pool(EFI_MEMORY_TYPE type, UINTN bytes, void *
 static EFI_STATUS EFIAPI free_pool(void *at)
 {
     uint64_t from = (uint64_t)(uintptr_t)__builtin_return_address(0);
-    EFI_FREE_POOL original = (EFI_FREE_POOL)spy_note(SLOT_OF(FreePool), from);
+    EFI_FREE_POOL original = (EFI_FREE_POOL)spy_note(SERVICE(FreePool), from);
 
     for (size_t i = 0; from_baton(from) && i < SPY_POOL_MAX; i++) {
         if (pool[i].at == at) {
@@ -292,7 +221,7 @@ static EFI_STATUS EFIAPI create_event(UINT32 type, EFI_TPL tpl, EFI_EVENT_NOTIFY
                                       void *context, EFI_EVENT *event)
 {
     uint64_t from = (uint64_t)(uintptr_t)__builtin_return_address(0);
-    EFI_CREATE_EVENT original = (EFI_CREATE_EVENT)spy_note(SLOT_OF(CreateEvent), from);
+    EFI_CREATE_EVENT original = (EFI_CREATE_EVENT)spy_note(SERVICE(CreateEvent), from);
 
     if (!original)
         return EFI_OUT_OF_RESOURCES;
@@ -325,7 +254,7 @@ static EFI_STATUS EFIAPI create_event(UINT32 type, EFI_TPL tpl, EFI_EVENT_NOTIFY
 static EFI_STATUS EFIAPI close_event(EFI_EVENT event)
 {
     uint64_t from = (uint64_t)(uintptr_t)__builtin_return_address(0);
-    EFI_CLOSE_EVENT original = (EFI_CLOSE_EVENT)spy_note(SLOT_OF(CloseEvent), from);
+    EFI_CLOSE_EVENT original = (EFI_CLOSE_EVENT)spy_note(SERVICE(CloseEvent), from);
     EFI_STATUS status = original(event);
 
     if (EFI_ERROR(status))
@@ -367,43 +296,20 @@ void spy_notify_exit(void)
 
 /* ---- Coming and going ---- */
 
-static void **bs_members(void)
+static bool every_service(uint32_t index)
 {
-    return (void **)(void *)((uint8_t *)app.bs + sizeof(EFI_TABLE_HEADER));
-}
-
-static void seal(void)
-{
-    UINT32 crc = 0;
-
-    app.bs->Hdr.CRC32 = 0;
-    app_assert_ok(app.bs->CalculateCrc32(app.bs, app.bs->Hdr.HeaderSize, &crc));
-    app.bs->Hdr.CRC32 = crc;
+    (void)index;
+    return true;
 }
 
 void spy_install(void)
 {
-    static const struct {
-        uint32_t index;
-        void *function;
-    } own[] = {
-        {SLOT_OF(AllocatePool), (void *)allocate_pool},
-        {SLOT_OF(FreePool), (void *)free_pool},
-        {SLOT_OF(CreateEvent), (void *)create_event},
-        {SLOT_OF(CloseEvent), (void *)close_event},
-    };
-    void **members = bs_members();
-
-    app_assert(app.bs->Hdr.HeaderSize >= sizeof(EFI_TABLE_HEADER) + PCI_FIRST * sizeof(*members));
     spy_find_images();
-    for (uint32_t i = BS_FIRST; i < PCI_FIRST; i++) {
-        slots[i].original = members[i];
-        if (slots[i].name)
-            members[i] = (void *)(uintptr_t)(spy_stubs + STUB_BYTES * i);
-    }
-    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
-        members[own[i].index] = own[i].function;
-    seal();
+    services_install(spy_hook, every_service);
+    services_replace(SERVICE(AllocatePool), (void *)allocate_pool);
+    services_replace(SERVICE(FreePool), (void *)free_pool);
+    services_replace(SERVICE(CreateEvent), (void *)create_event);
+    services_replace(SERVICE(CloseEvent), (void *)close_event);
 }
 
 static EFI_HANDLE watched[VM_DISKS_MAX];
@@ -415,8 +321,8 @@ void spy_watch_pci(EFI_HANDLE controller)
     void **members = (void **)(void *)io;
 
     app_assert(io != NULL && watched_count < VM_DISKS_MAX);
-    for (uint32_t i = PCI_FIRST; i < STUBS && slots[i].name; i++) {
-        void *stub = (void *)(uintptr_t)(spy_stubs + STUB_BYTES * i);
+    for (uint32_t i = PCI_FIRST; i < SERVICE_STUBS && slots[i].name; i++) {
+        void *stub = services_stub(i);
         void **member = &members[i - PCI_FIRST];
         /* All devices have the same functions behind them. */
         app_assert(*member != stub && (!slots[i].original || slots[i].original == *member));
@@ -428,14 +334,10 @@ void spy_watch_pci(EFI_HANDLE controller)
 
 void spy_remove(void)
 {
-    void **members = bs_members();
-
-    for (uint32_t i = BS_FIRST; i < PCI_FIRST; i++)
-        members[i] = slots[i].original;
-    seal();
+    services_remove();
     for (size_t at = 0; at < watched_count; at++) {
-        members = app_protocol(watched[at], &vm_pci_io_guid);
-        for (uint32_t i = PCI_FIRST; i < STUBS && slots[i].name; i++)
+        void **members = app_protocol(watched[at], &vm_pci_io_guid);
+        for (uint32_t i = PCI_FIRST; i < SERVICE_STUBS && slots[i].name; i++)
             members[i - PCI_FIRST] = slots[i].original;
     }
     watched_count = 0;

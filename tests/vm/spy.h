@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * Stands between Baton's driver and the firmware: every boot service, and every function of the
- * PciIo protocols it is told of, goes through a stub that looks at the return address.
+ * PciIo protocols it is told of, goes through a stub (lab/efi/services.h) that looks at the return
+ * address.
  *
  *  - calls by Baton are counted, and one of them can be made to fail;
  *  - Baton's pool memory is followed: what it frees is filled with a pattern, so that a driver
@@ -16,6 +17,7 @@
  */
 #pragma once
 
+#include "lab/efi/services.h"
 #include "tests/vm/vm.h"
 
 enum { SPY_EVENTS_MAX = 256, SPY_POOL_MAX = 256 };
