@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-#   make            baton.efi and baton.rom
+#   make            baton.efi, baton.rom and handover.efi
 #   make run        install what is missing, build, boot Debian from a virtio-blk disk, report
 #   make test       install what is missing, run every test
 #   make bench      Baton against the firmware's own driver, side by side
@@ -32,10 +32,10 @@ $(BUILD)/efi/%.o: %.c
 # An application: list its objects as prerequisites of build/<path>.efi.
 EFI_LINK_APP = $(EFI_LD) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $(filter %.o,$^)
 
-include $(wildcard core/*.mk uefi/*.mk rom/*.mk lab/*.mk tests/*.mk bench/*.mk)
+include $(wildcard core/*.mk uefi/*.mk rom/*.mk audit/*.mk lab/*.mk tests/*.mk bench/*.mk)
 
 .PHONY: all
-all: $(BUILD)/baton.efi $(BUILD)/baton.rom
+all: $(BUILD)/baton.efi $(BUILD)/baton.rom $(BUILD)/audit/handover.efi
 
 .PHONY: clean
 clean:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# The drivers on the build machine, against models of the other side:
+# The drivers and the auditor's eyes on Xen, on the build machine, against models of the other side:
 #
 #   make test-unit     cmocka programs, address and undefined-behaviour sanitizers on
 #   make test-fuzz     libFuzzer, a bounded number of runs from a fixed seed
@@ -14,13 +14,24 @@ UNIT_BUILD := $(BUILD)/unit
 
 UNIT_SHARED := $(patsubst %.c,$(UNIT_BUILD)/%.o,$(CORE_SRC) tests/model/dma.c \
 	tests/model/virtio_device.c tests/unit/harness.c)
-UNIT_PROGRAMS := $(UNIT_SUITES:%=$(UNIT_BUILD)/test_%)
+UNIT_DRIVERS := $(UNIT_SUITES:%=$(UNIT_BUILD)/test_%)
+
+# The auditor's part, without the instructions by which it asks Xen: the test plays what they do.
+UNIT_AUDIT := $(UNIT_BUILD)/test_audit_xen
+UNIT_AUDIT_OBJ := $(patsubst %.c,$(UNIT_BUILD)/%.o,tests/unit/test_audit_xen.c \
+	$(filter-out %/hypercall.c,$(AUDIT_XEN_SRC)))
+
+UNIT_PROGRAMS := $(UNIT_DRIVERS) $(UNIT_AUDIT)
 
 $(UNIT_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(UNIT_CC) $(UNIT_CFLAGS) -I. -MMD -MP -c -o $@ $<
 
-$(UNIT_PROGRAMS): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o $(UNIT_SHARED)
+$(UNIT_DRIVERS): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o $(UNIT_SHARED)
+	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
+
+$(UNIT_AUDIT_OBJ): UNIT_CFLAGS += -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
+$(UNIT_AUDIT): $(UNIT_AUDIT_OBJ)
 	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
 
 .PHONY: unit-programs test-unit
