@@ -51,14 +51,14 @@ MACHINES = ("q35", "pc")
 
 # QEMU 7.2 under emulation may abort like this on a loaded machine. It is QEMU that breaks, not what
 # runs in it, so the run is made again; nothing else ever is.
-_TCG_ABORT = "tcg_handle_interrupt: assertion failed: (qemu_mutex_iothread_locked())"
-_RETRIES = 2
+TCG_ABORT = "tcg_handle_interrupt: assertion failed: (qemu_mutex_iothread_locked())"
+RETRIES = 2
 
-_FIRST_SLOT = 4
-_LAST_SLOT = 0x1E  # q35 has its own devices in 0x1f
+FIRST_SLOT = 4
+LAST_SLOT = 0x1E  # q35 has its own devices in 0x1f
 
 
-def _quoted(value: str | Path) -> str:
+def quoted(value: str | Path) -> str:
     """For QEMU's option parser, which takes a comma for the end of a value unless it is doubled."""
     return str(value).replace(",", ",,")
 
@@ -80,8 +80,8 @@ class Disk:
     """More properties of the drive behind the device, as in {"aio": "io_uring"}."""
 
     def arguments(self, index: int, address: str) -> list[str]:
-        image = _quoted(self.image)
-        rom = _quoted(self.rom) if self.rom else ""
+        image = quoted(self.image)
+        rom = quoted(self.rom) if self.rom else ""
         drive = f"if=none,id=drive{index},file={image},format={self.format}"
         drive += ",read-only=on" if self.read_only else ""
         drive += ",snapshot=on" if self.snapshot else ""
@@ -128,15 +128,17 @@ class Machine:
     """Interactive: the serial port is this terminal (leave with Ctrl-A X)."""
     extra: Sequence[str] = ()
     """More arguments for QEMU."""
+    pass_fds: Sequence[int] = ()
+    """Open files that those arguments name by number."""
 
     @property
     def addresses(self) -> list[str]:
         """PCI addresses of the disks, in their order: one slot each on the root bus, where devices
         may have I/O ports and so a legacy interface, on both machine types."""
-        if len(self.disks) > _LAST_SLOT - _FIRST_SLOT + 1:
+        if len(self.disks) > LAST_SLOT - FIRST_SLOT + 1:
             raise LabError(f"{len(self.disks)} disks are more than the machine has slots for "
-                           f"({_LAST_SLOT - _FIRST_SLOT + 1})")
-        return [f"00:{_FIRST_SLOT + index:02x}.0" for index in range(len(self.disks))]
+                           f"({LAST_SLOT - FIRST_SLOT + 1})")
+        return [f"00:{FIRST_SLOT + index:02x}.0" for index in range(len(self.disks))]
 
     def check(self) -> None:
         """Refuse what cannot work, before anything is started."""
@@ -155,7 +157,7 @@ class Machine:
         variables = folder / "variables.fd"
         shutil.copyfile(self.firmware.variables, variables)
         (folder / "events").write_text("".join(f"{name}\n" for name in self.trace_events))
-        serial = f"id=serial,logfile={_quoted(folder)}/serial.log"
+        serial = f"id=serial,logfile={quoted(folder)}/serial.log"
         words = [
             # Should we be killed outright, nobody else would end the machine.
             tools.find("setpriv"), "--pdeathsig", "KILL", tools.find(QEMU),
@@ -163,8 +165,8 @@ class Machine:
             "-name", "baton-lab", "-machine", self.machine, "-accel", self.accelerator,
             "-cpu", "host" if self.accelerator == "kvm" else "qemu64",
             "-m", str(self.memory), "-smp", "1", "-msg", "timestamp=on",
-            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_quoted(self.firmware.code)}",
-            "-drive", f"if=pflash,unit=1,format=raw,file={_quoted(variables)}",
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={quoted(self.firmware.code)}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={quoted(variables)}",
             "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
             "-chardev", f"stdio,mux=on,signal=off,{serial}" if self.console else f"null,{serial}",
             "-serial", "chardev:serial",
@@ -172,7 +174,7 @@ class Machine:
         if self.console:
             words += ["-mon", "chardev=serial,mode=readline"]
         if self.trace_events:
-            words += ["-trace", f"events={_quoted(folder)}/events,file={_quoted(folder)}/trace.log"]
+            words += ["-trace", f"events={quoted(folder)}/events,file={quoted(folder)}/trace.log"]
         if self.debug_exit:
             words += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
         for index, (disk, address) in enumerate(zip(self.disks, self.addresses, strict=True)):
@@ -180,7 +182,7 @@ class Machine:
         if self.kernel is not None:
             words += ["-kernel", str(self.kernel), "-append", self.append]
         for name, text in self.fw_cfg.items():
-            words += ["-fw_cfg", f"name={name},string={_quoted(text)}"]
+            words += ["-fw_cfg", f"name={name},string={quoted(text)}"]
         return [*words, *self.extra]
 
 
@@ -236,8 +238,8 @@ def run(make: Machine | Callable[[Path], Machine], *, timeout: float | None = 12
     `after` is called with that folder when the machine has ended.
     """
     progress = progress or Progress(quiet=True)
-    for attempt in range(_RETRIES + 1):
-        with _one_at_a_time(progress), scratch_folder(LAB, "run") as folder:
+    for attempt in range(RETRIES + 1):
+        with one_at_a_time(progress), scratch_folder(LAB, "run") as folder:
             machine = make if isinstance(make, Machine) else make(folder)
             machine.check()
             with progress.step(name) as step:
@@ -245,13 +247,13 @@ def run(make: Machine | Callable[[Path], Machine], *, timeout: float | None = 12
                     if stage is not None:
                         step.tell(stage(serial))
                 result = _run_once(machine, folder, timeout, tell, attempt)
-            _keep_logs(folder)
+            keep_logs(folder)
             if after is not None:
                 after(folder)
-        if _TCG_ABORT not in result.said or attempt == _RETRIES:
+        if TCG_ABORT not in result.said or attempt == RETRIES:
             return result
-        progress.say(f"QEMU itself broke ({_TCG_ABORT.partition(':')[0]}), as it is known to; "
-                     f"trying again ({attempt + 1} of at most {_RETRIES})")
+        progress.say(f"QEMU itself broke ({TCG_ABORT.partition(':')[0]}), as it is known to; "
+                     f"trying again ({attempt + 1} of at most {RETRIES})")
     raise AssertionError("not reached")
 
 
@@ -273,7 +275,7 @@ def run_app(app: Path, append: str = "", disks: Sequence[Disk] = (), *, machine:
                timeout=timeout, progress=progress, name=app.name)
 
 
-class _one_at_a_time:  # a with-statement's word, so written like one
+class one_at_a_time:  # a with-statement's word, so written like one
     """Holds the lock that lets one machine run at a time; says so if that takes a while."""
 
     def __init__(self, progress: Progress) -> None:
@@ -303,7 +305,8 @@ def _run_once(machine: Machine, folder: Path, timeout: float | None, tell: Calla
         with theirs:
             process = subprocess.Popen(
                 command, stdin=None if machine.console else subprocess.DEVNULL,
-                stdout=None if machine.console else said, stderr=said, pass_fds=[theirs.fileno()],
+                stdout=None if machine.console else said, stderr=said,
+                pass_fds=[theirs.fileno(), *machine.pass_fds],
                 # Ctrl-C on the terminal is for us, who then end the machine in order. On the
                 # interactive console it is for the guest, and QEMU must stay in the foreground.
                 start_new_session=not machine.console)
@@ -311,7 +314,7 @@ def _run_once(machine: Machine, folder: Path, timeout: float | None, tell: Calla
             qmp = Qmp(ours)
             ended = _watch(machine, process, qmp, folder, start, timeout, tell)
         finally:
-            _end(process)
+            end_process(process)
     lines = _read(folder / "trace.log").splitlines()
     return Result(ended=ended, exit_code=process.returncode, seconds=time.monotonic() - start,
                   serial=_read(folder / "serial.log"), trace=trace.parse(lines),
@@ -325,9 +328,9 @@ def _watch(machine: Machine, process: subprocess.Popen[bytes], qmp: Qmp, folder:
         qmp.execute("qmp_capabilities")
     except LabError:
         # It did not come up: its own words say why, and nothing of ours has run yet.
-        _end(process)
+        end_process(process)
         said = _read(folder / "qemu.log").strip()
-        if _TCG_ABORT in said:
+        if TCG_ABORT in said:
             return "died"
         why = said or f"exit status {process.returncode}"
         raise LabError(f"QEMU did not start: {why}") from None
@@ -351,7 +354,7 @@ def _watch(machine: Machine, process: subprocess.Popen[bytes], qmp: Qmp, folder:
     return "died"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
     """End the machine that we started, and only it, whatever happens to us meanwhile."""
     if process.poll() is not None:
         return
@@ -376,7 +379,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _keep_logs(folder: Path) -> None:
+def keep_logs(folder: Path) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     for name in ("serial.log", "trace.log", "qemu.log"):
         if (folder / name).exists():

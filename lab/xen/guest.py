@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""HVM guests of a Xen host: what they are made of, running them, what they did."""
+
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lab import qemu
+from lab.errors import LabError
+from lab.xen.host import Job, XenHost
+
+Ended = Literal["off", "reset", "suspend", "crash", "watchdog", "until", "timeout"]
+
+# Xen's SHUTDOWN_… codes.
+_REASONS: dict[int, Ended] = {0: "off", 1: "reset", 2: "suspend", 3: "crash", 4: "watchdog"}
+
+_CREATE_TIMEOUT = 120.0
+_HOURS = 6 * 3600.0
+"""For xl itself, which lives as long as its guest does; the guest has a limit of its own."""
+
+
+@dataclass(frozen=True)
+class GuestConfig:
+    """Everything that makes a guest. Paths in `disks` are dom0's (see XenHost.put), and the lines
+    go into xl's configuration as they are: "/jobs/a.img,raw,hda,w" is an emulated disk with a
+    paravirtual twin, and from xvde on a disk is paravirtual only. Behind it is dom0's kernel
+    (blkback on a loop device), or with "…,backendtype=qdisk" the guest's QEMU."""
+
+    name: str = "guest"
+    memory: int = 256
+    disks: Sequence[str] = ()
+    firmware: Literal["ovmf", "seabios"] = "ovmf"
+    firmware_file: str | None = None
+    """Of dom0's, in the place of Debian's."""
+    rom: Path | None = None
+    """The host's; for the xen-platform device."""
+    device_model: Sequence[str] = ()
+    """More arguments for the guest's QEMU."""
+    extra: Sequence[str] = ()
+    """More lines for xl's configuration, as in 'vif = ["script=vif-alone"]'."""
+
+    def text(self, serial: str, rom: str | None) -> str:
+        """xl's configuration."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
+            raise LabError(f"{self.name!r} cannot be the name of a guest")
+        words = [*self.device_model]
+        if rom is not None:
+            words += ["-global", f"xen-platform.romfile={rom}"]
+        lines = [
+            f"name = {_quoted(self.name)}", 'type = "hvm"', f"memory = {self.memory}", "vcpus = 1",
+            f"bios = {_quoted(self.firmware)}", f"disk = {_list(self.disks)}",
+            f"serial = {_quoted(serial)}", 'vga = "none"', "nographic = 1", "vnc = 0", "usb = 0",
+            # So that XenStore can be looked at when the guest has ended.
+            *(f'on_{event} = "preserve"' for event in ("poweroff", "reboot", "crash", "watchdog")),
+        ]
+        if self.firmware_file is not None:
+            lines.append(f"bios_path_override = {_quoted(self.firmware_file)}")
+        if words:
+            lines.append(f"device_model_args_hvm = {_list(words)}")
+        return "".join(f"{line}\n" for line in (*lines, *self.extra))
+
+
+@dataclass(frozen=True)
+class GuestResult:
+    """What a guest did."""
+
+    ended: Ended
+    """Switched itself off, reset or crashed; ended by us because it had said what we waited for
+    ("until"), or because its time was up. To Xen a guest that halts with interrupts disabled has
+    switched itself off."""
+    seconds: float
+    serial: str
+    """COM1."""
+    said: str
+    """What xl and the guest's QEMU said."""
+    domain: int
+    xenstore_before: dict[str, str] = field(default_factory=dict)
+    """All of XenStore before the guest's first instruction, if that was asked for."""
+    xenstore_after: dict[str, str] = field(default_factory=dict)
+    """And after its last one, with its devices still there."""
+
+    def lines(self, prefix: str) -> list[str]:
+        """The serial text's lines that begin so, without the prefix."""
+        return [line[len(prefix):] for line in qemu.plain(self.serial).splitlines()
+                if line.startswith(prefix)]
+
+    def explain(self, lines: int = 15) -> str:
+        """How it ended and the last it said: for the message of a failed test."""
+        tail = "\n".join(f"    {line}" for line in qemu.plain(self.serial).splitlines()[-lines:])
+        return (f"the guest ended by {self.ended} after {self.seconds:.1f} s\nxl and its QEMU "
+                f"said:\n{self.said.strip()}\nthe end of its serial log:\n{tail}")
+
+
+class Guest:
+    """A guest that has been created, and is paused until resume()."""
+
+    def __init__(self, xen: XenHost, config: GuestConfig) -> None:
+        self._xen = xen
+        self._serial = xen.unique(f"serial.{config.name}")
+        self._serial.touch()
+        self._file = xen.unique(f"{config.name}.cfg")
+        self.name = config.name
+        rom = None
+        if config.rom is not None:
+            rom = f"/jobs/{xen.unique('rom').name}"
+            xen.put(config.rom, rom)
+        self._file.write_text(config.text(f"file:/host/{self._serial.name}", rom))
+        # In the foreground xl stays with the guest, and says how it ended.
+        self._xl: Job = xen.start(f"exec xl create -p -F /host/{self._file.name}", timeout=_HOURS)
+        self.domain = self._created()
+        self._began = time.monotonic()
+
+    def _created(self) -> int:
+        while True:
+            match = re.search(r"Waiting for domain \S+ \(domid (\d+)\) to die", self._xl.text())
+            if match:
+                return int(match[1])
+            if not self._xl.running or time.monotonic() - self._xl.start > _CREATE_TIMEOUT:
+                # What hotplug scripts say against a disk is nowhere else.
+                hotplug = self._xen.shell("cd /var/log/xen && tail -n 5 xen-hotplug.log").text
+                said = f"{self.said()}{hotplug}"
+                self._xen.shell(f"xl destroy {shlex.quote(self.name)}", timeout=_CREATE_TIMEOUT)
+                raise LabError(f"xl could not create the guest {self.name}: {said}")
+            self._xen.pump()
+
+    @property
+    def running(self) -> bool:
+        return self._xl.running
+
+    @property
+    def seconds(self) -> float:
+        """Since it was created."""
+        return time.monotonic() - self._began
+
+    @property
+    def serial(self) -> str:
+        """What it has written to COM1 so far."""
+        return self._serial.read_bytes().decode("latin-1")
+
+    def said(self) -> str:
+        """What xl and the guest's QEMU have said so far."""
+        log = f"/var/log/xen/qemu-dm-{self.name}.log"
+        return self._xl.text() + self._xen.shell(f"[ ! -e {log} ] || cat {log}").text
+
+    def xenstore(self) -> dict[str, str]:
+        """All of XenStore, now."""
+        return parse_xenstore(self._xen.check("xenstore-ls -f", "xenstore-ls"))
+
+    def resume(self) -> None:
+        """Let it run."""
+        self._xen.check(f"xl unpause {self.domain}", "xl unpause")
+        self._began = time.monotonic()
+
+    def wait_for(self, pattern: str, timeout: float) -> "re.Match[str] | None":
+        """Wait until its serial text has this regular expression in it (lines begin at ^); None if
+        it ends or the time is up before."""
+        end = time.monotonic() + timeout
+        while True:
+            running = self.running
+            match = re.search(pattern, qemu.plain(self.serial), re.MULTILINE)
+            if match or not running or time.monotonic() > end:
+                return match
+            self._xen.pump()
+
+    def reason(self) -> Ended | None:
+        """How it has ended by itself, if it has."""
+        match = re.search(r"has shut down, reason code (\d+)", self._xl.text())
+        if self.running or match is None:
+            return None
+        return _REASONS.get(int(match[1]), "crash")
+
+    def destroy(self) -> None:
+        """End it, if need be, and clear it away."""
+        self._xen.check(f"xl destroy {self.domain}", "xl destroy", timeout=_CREATE_TIMEOUT)
+        self._xen.wait(self._xl)
+
+
+def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
+              until: str | None = None, xenstore: bool = False,
+              stage: Callable[[str], str] | None = None,
+              watch: Callable[[Guest], None] | None = None) -> GuestResult:
+    """Run a guest until it ends, or its serial text matches `until`, at most `timeout` seconds.
+
+    `stage` says for the serial text so far what the guest is at, for the progress line. `watch` is
+    called whenever there is more of that text, and once more at the end, before the guest is
+    cleared away; it may run jobs in dom0. With `xenstore`, the result has what was in XenStore
+    before and after.
+    """
+    with xen.progress.step(f"{config.name} on Xen") as step:
+        guest = Guest(xen, config)
+        before = guest.xenstore() if xenstore else {}
+        guest.resume()
+        seen = 0
+        over = False
+        while guest.running and not over and guest.seconds < timeout:
+            xen.pump()
+            text = guest.serial
+            if len(text) == seen:
+                continue
+            seen = len(text)
+            if stage is not None:
+                step.tell(stage(text))
+            if watch is not None:
+                watch(guest)
+            over = until is not None and guest.wait_for(until, 0) is not None
+        seconds = guest.seconds
+        if not guest.running and guest.reason() is None:
+            raise LabError(f"xl has lost the guest {config.name}: {guest.said()}")
+        after = guest.xenstore() if xenstore else {}
+        if watch is not None:
+            watch(guest)
+        said = guest.said()
+        ended: Ended = guest.reason() or ("until" if over else "timeout")
+        guest.destroy()
+        return GuestResult(ended, seconds, guest.serial, said, guest.domain, before, after)
+
+
+def parse_xenstore(text: str) -> dict[str, str]:
+    """What `xenstore-ls -f` says, as values by path."""
+    return dict(re.findall(r'^(/\S*) = "(.*)"', text, re.MULTILINE))
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _list(values: Sequence[str]) -> str:
+    return "[" + ", ".join(map(_quoted, values)) + "]"

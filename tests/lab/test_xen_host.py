@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""A real Xen, booted once: its dom0, and guests of all the ways to end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from lab import whose
+from lab.fat import boot_image
+from lab.paths import TOP, WHOSE
+from lab.progress import Progress
+from lab.xen import Answer, Guest, GuestConfig, GuestResult, XenHost, on_xen, run_guest
+
+IDE = "/jobs/a.img,raw,hda,w"
+PV_ONLY = "/jobs/a.img,raw,xvde,w"
+
+
+def boot_sector(last: str) -> bytes:
+    """A disk whose first sector says something on COM1 and then runs these instructions."""
+    begin = bytes.fromhex("31c08ed8fc" "baf803" "be")  # ds = 0; dx = COM1; si = …
+    say = bytes.fromhex("ac" "84c0" "7403" "ee" "ebf8")  # until a 0: lodsb, out
+    end = bytes.fromhex(last) + bytes.fromhex("f4ebfd")  # hlt, for ever, with interrupts on
+    text_at = 0x7C00 + len(begin) + 2 + len(say) + len(end)
+    code = begin + text_at.to_bytes(2, "little") + say + end + b"sector: hello\r\n\0"
+    return (code.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0")
+
+
+SECTORS = {
+    "off": "ba04b0" "b80020" "ef",  # PM1a_CNT: sleep, type 0
+    "reset": "baf90c" "b006" "ee",
+    "timeout": "",
+}
+
+
+@dataclass
+class Seen:
+    """What the scenario found."""
+
+    dom0: Answer
+    slow: Answer
+    slow_seconds: float
+    came_back: bool = False
+    programs: list[GuestResult] = field(default_factory=list)
+    at_once: list[tuple[float, str, bool]] = field(default_factory=list)
+    pv_only: GuestResult | None = None
+    sectors: dict[str, GuestResult] = field(default_factory=dict)
+    domains: str = ""
+
+
+def scenario(xen: XenHost, folder: Path) -> Seen:
+    begin = time.monotonic()
+    slow = xen.shell("echo begun; sleep 60 & sleep 60; echo done", timeout=2)
+    seen = Seen(xen.shell("xl info; exit 3"), slow, time.monotonic() - begin)
+
+    image = boot_image(folder / "a.img", WHOSE, {"options": b"nothing to say\n"})
+    xen.put(image, "/jobs/a.img")
+    xen.get("/jobs/a.img", folder / "back.img")
+    seen.came_back = (folder / "back.img").read_bytes() == image.read_bytes()
+
+    def watch(guest: Guest) -> None:
+        state = guest.xenstore().get(f"/local/domain/{guest.domain}/device/vbd/768/state")
+        seen.at_once.append((guest.seconds, guest.serial, state == "1"))
+
+    seen.programs.append(run_guest(xen, GuestConfig("first", disks=[IDE]), xenstore=True,
+                                   until="^app: result", watch=watch))
+    seen.programs.append(run_guest(xen, GuestConfig("second", disks=[IDE]), until="^app: result"))
+    seen.pv_only = run_guest(xen, GuestConfig("pv-only", disks=[PV_ONLY]), xenstore=True,
+                             timeout=30, until="map: No mapping found")
+    for name, last in SECTORS.items():
+        xen.put(boot_sector(last), "/jobs/sector.img")
+        config = GuestConfig(name, firmware="seabios", disks=["/jobs/sector.img,raw,hda,w"])
+        seen.sectors[name] = run_guest(xen, config, timeout=12 if name == "timeout" else 60)
+    seen.domains = xen.check("xl list", "xl list")
+    xen.power_off()
+    return seen
+
+
+@pytest.fixture(name="seen", scope="module")
+def fixture_seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    folder = tmp_path_factory.mktemp("xen")
+    return on_xen(lambda xen: scenario(xen, folder), Progress())
+
+
+def test_dom0_answers(seen: Seen) -> None:
+    status, text = seen.dom0
+    assert status == 3 and "xen_caps               : xen-3.0-x86_64 hvm-3.0-x86_32" in text
+
+
+def test_a_job_ends_at_its_limit(seen: Seen) -> None:
+    assert seen.slow == (None, "begun\n")
+    assert seen.slow_seconds < 10
+
+
+def test_files_go_in_and_come_out(seen: Seen) -> None:
+    assert seen.came_back
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_program_runs_from_an_emulated_disk(seen: Seen, which: int) -> None:
+    result = seen.programs[which]
+    assert result.ended == "until", result.explain()
+    answer = whose.parse(result.serial)
+    assert answer is not None and answer.complete, result.explain()
+    assert list(answer.disks) == ["00:01.1"]
+    assert result.lines("app: result") == [" 0"]
+
+
+def test_its_serial_text_is_seen_while_it_runs(seen: Seen) -> None:
+    early = [text for _, text, _ in seen.at_once if "EDK II" in text or "BdsDxe" in text]
+    assert early and "app: result" not in early[0]
+    assert len({text for _, text, _ in seen.at_once}) > 2
+
+
+def test_xenstore_before_and_after(seen: Seen) -> None:
+    result = seen.programs[0]
+    front = f"/local/domain/{result.domain}/device/vbd/768"
+    back = f"/local/domain/0/backend/vbd/{result.domain}/768"
+    assert all(idle for _, _, idle in seen.at_once)
+    for when in (result.xenstore_before, result.xenstore_after):
+        assert when[f"{front}/backend"] == back
+        assert (when[f"{front}/state"], when[f"{back}/state"]) == ("1", "2")
+    assert not seen.programs[1].xenstore_before
+
+
+def test_a_disk_that_is_paravirtual_only(seen: Seen) -> None:
+    """Stock OVMF has no driver for it, which is what Baton is there for."""
+    result = seen.pv_only
+    assert result is not None and result.ended == "until", result and result.explain()
+    back = f"/local/domain/0/backend/vbd/{result.domain}/51776"
+    assert result.xenstore_after[f"{back}/state"] == "2"
+    assert result.xenstore_after[f"{back}/feature-max-indirect-segments"] == "256"
+
+
+@pytest.mark.parametrize("name", SECTORS)
+def test_ends(seen: Seen, name: str) -> None:
+    result = seen.sectors[name]
+    assert result.ended == name, result.explain()
+    assert result.lines("sector: ") == ["hello"]
+    assert result.seconds < 40
+
+
+def test_nothing_stays_of_a_guest(seen: Seen) -> None:
+    assert [line.split()[0] for line in seen.domains.splitlines()] == ["Name", "Domain-0"]
+
+
+def test_interrupt_leaves_no_machine() -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(TOP)!r})
+from lab.xen import XenHost
+with XenHost() as xen:
+    xen.shell("sleep 600", timeout=600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE,
+                          text=True) as process:
+        try:
+            machine = _machine_of(process)
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert said.rstrip().endswith("KeyboardInterrupt"), said
+    assert not Path(f"/proc/{machine}").exists()
+
+
+def _machine_of(process: "subprocess.Popen[str]") -> int:
+    """The process of the QEMU that this process has started, once it has."""
+    end = time.monotonic() + 900  # others may hold the lock
+    while time.monotonic() < end:
+        assert process.poll() is None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        for child in map(int, children.split()):
+            try:
+                if "qemu-system" in os.readlink(f"/proc/{child}/exe"):
+                    return child
+            except OSError:
+                pass  # gone again
+        time.sleep(0.1)
+    raise AssertionError("no QEMU was started")
