@@ -9,6 +9,8 @@ from pathlib import Path
 from types import FrameType
 
 from lab import boot
+from lab.audit import audit, page
+from lab.audit import report as audit_report
 from lab.errors import Interrupted, LabError
 from lab.paths import ROM, shown
 from lab.progress import Progress
@@ -51,6 +53,20 @@ def _count(text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= value <= 26:
         raise argparse.ArgumentTypeError("must be a number between 1 and 26")
+    return value
+
+
+def _mebibytes(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if not audit.MEMORY_MIN <= value <= 1 << 20:
+        raise argparse.ArgumentTypeError(f"must be a number of MiB, at least {audit.MEMORY_MIN}")
+    return value
+
+
+def _milliseconds(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= value <= 3_600_000:
+        raise argparse.ArgumentTypeError("must be a number of milliseconds, up to an hour")
     return value
 
 
@@ -112,7 +128,65 @@ def _parser() -> argparse.ArgumentParser:
                       "none with --disk)")
     rest.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     rest.add_argument("-v", "--verbose", action="store_true", help="say more")
+    _add_audit(commands)
     return parser
+
+
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "audit", help="hold any firmware and its drivers to the contract of the hand-over",
+        description="Run an auditor in the firmware, with these devices. It connects every driver, "
+        "sets the devices to work, calls ExitBootServices as an operating system does, and watches "
+        "the memory that is now its own. The verdict is on each device, driver and rule "
+        "(docs/handover.md).",
+        epilog="Exit status: 0 no rule was seen broken; 1 one was; 2 it could not be audited; 130 "
+        "interrupted.")
+    parser.set_defaults(run=_audit)
+
+    what = parser.add_argument_group("what to audit")
+    what.add_argument("--firmware", type=Path, metavar="FILE",
+                      help="the firmware's code (default: Debian's OVMF)")
+    what.add_argument("--vars", type=Path, metavar="FILE",
+                      help="its variables; a copy is used (default: those beside it, or Debian's)")
+    what.add_argument("--device", action="append", metavar="KIND[,NAME=VALUE…]",
+                      help="a device, as often as wanted: virtio-blk, virtio-net, nvme, ahci, "
+                      "e1000, xhci and so on, or any PCI device of QEMU's (default: virtio-blk)")
+    what.add_argument("--driver", action="append", type=Path, default=[], metavar="FILE",
+                      help="a UEFI driver to load first, as often as wanted")
+    rom = what.add_mutually_exclusive_group()
+    rom.add_argument("--rom", type=Path, metavar="FILE",
+                     help=f"the option ROM of each virtio-blk device (default: {shown(ROM)})")
+    rom.add_argument("--no-rom", action="store_true", help="no option ROM anywhere")
+    what.add_argument("--as-found", action="store_true",
+                      help="connect no drivers: leave drivers and devices as the firmware has left "
+                      "them")
+    what.add_argument("--stale", action="store_true",
+                      help="first call ExitBootServices with a map key that is out of date")
+
+    what.add_argument("--rebind", action="store_true",
+                      help="disconnect all drivers and connect them again, twice, first: shows exit "
+                      "events that outlive their binding (not every firmware survives it)")
+    what.add_argument("--watch", type=_milliseconds, default=1000, metavar="MS",
+                      help="how long each of the two rounds of the watch lasts (default: "
+                      "%(default)s)")
+
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument("--machine", default="q35", choices=MACHINES,
+                         help="q35 comes without its SATA controller, pc with its IDE controller "
+                         "(default: %(default)s)")
+    machine.add_argument("--memory", type=_mebibytes, default=512, metavar="MIB",
+                         help="default: %(default)s")
+    machine.add_argument("--accel", default="auto", choices=("auto", "tcg", "kvm"),
+                         help="auto: KVM if it really works here (default)")
+
+    rest = parser.add_argument_group("the run")
+    rest.add_argument("--timeout", type=_positive, default=audit.DEFAULT_TIMEOUT,
+                      metavar="SECONDS",
+                      help="end the machine after so long (default: %(default).0f)")
+    rest.add_argument("--json", type=Path, metavar="FILE",
+                      help="also write the report here (docs/audit-format.md)")
+    rest.add_argument("--html", type=Path, metavar="FILE", help="and here, as a page to look at")
+    rest.add_argument("-v", "--verbose", action="store_true", help="also say what held")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -125,6 +199,39 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         report.save(arguments.json.resolve())
     return HELD if report.ok else WRONG
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    for target in (arguments.json, arguments.html):
+        if target is not None:
+            Report.check_target(target)
+    if arguments.json is not None and arguments.html is not None and \
+            arguments.json.resolve() == arguments.html.resolve():
+        raise LabError("--json and --html name the same file")
+    try:
+        outcome = audit.audit(audit.Options(
+            firmware=audit.firmware_of(arguments.firmware, arguments.vars),
+            devices=arguments.device or audit.DEFAULT_DEVICES,
+            rom=None if arguments.no_rom else arguments.rom or ROM, drivers=arguments.driver,
+            memory=arguments.memory, machine=arguments.machine, accelerator=arguments.accel,
+            as_found=arguments.as_found, stale=arguments.stale, rebind=arguments.rebind,
+            watch=arguments.watch, timeout=arguments.timeout),
+            Progress())
+    except LabError as error:
+        # Whoever reads the files is not to find those of an earlier audit.
+        _write_files(arguments, audit.could_not(str(error)))
+        raise
+    audit_report.write(outcome.report, sys.stdout, verbose=arguments.verbose, tail=outcome.tail)
+    _write_files(arguments, outcome.report)
+    return {audit_report.CLEAN: HELD, audit_report.VIOLATIONS: WRONG}.get(
+        outcome.report["result"], CANNOT)
+
+
+def _write_files(arguments: argparse.Namespace, made: audit_report.Report) -> None:
+    if arguments.json is not None:
+        audit_report.save(made, arguments.json.resolve())
+    if arguments.html is not None:
+        page.write(made, arguments.html.resolve())
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

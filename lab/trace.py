@@ -6,12 +6,19 @@ before what: the loader's last read, the reset, the kernel's first word.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 EVENTS = ("runstate_set", "virtio_set_status", "virtio_queue_notify", "virtio_blk_handle_read",
           "virtio_blk_handle_write", "virtio_blk_req_complete", "pci_cfg_write", "serial_write")
 """What the lab has QEMU trace. Together some 30,000 lines for a boot, most of them characters."""
+
+AUDIT_EVENTS = (*EVENTS, "virtqueue_pop", "virtqueue_flush", "e1000e_rx_written_to_guest",
+                "pci_nvme_admin_cmd", "pci_nvme_io_cmd", "pci_nvme_enqueue_req_completion",
+                "ahci_pio_transfer", "ahci_dma_prepare_buf", "ahci_cmd_done",
+                "usb_uhci_frame_start", "usb_xhci_fetch_trb", "usb_xhci_queue_event")
+"""What the audit looks at besides: every time that a device reads or writes the guest's memory, as
+far as this QEMU says so."""
 
 COMMAND = 0x04
 BUS_MASTER = 0x04
@@ -34,6 +41,8 @@ class SerialText(Event):
     """Characters sent to the serial port: at most a line, and nothing else came in between."""
 
     text: str
+    last: float
+    """When the last of them was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,31 @@ class Completion(DeviceEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Taken(DeviceEvent):
+    """A virtio device takes buffers from a queue. `queue` is -1, and the device a "0x…", where it
+    is not known whose queue that is."""
+
+    queue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Used(DeviceEvent):
+    """A virtio device gives buffers back."""
+
+    queue: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer(Event):
+    """Some device of a kind ("nvme", "e1000e", …) reads or writes the guest's memory; QEMU does
+    not say which one. `what` is "taken", "used" or "packet"."""
+
+    kind: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigWrite(DeviceEvent):
     """A write to PCI configuration space."""
 
@@ -101,6 +135,8 @@ class Trace:
     """All events of a run."""
 
     events: tuple[Event, ...]
+    start: float = 0.0
+    """Power-on by the host's clock, from which all times count."""
 
     @property
     def serial(self) -> str:
@@ -143,8 +179,22 @@ _NOTIFY = re.compile(r"vdev (\w+) n (\d+)")
 _REQUEST = re.compile(r"vdev (\w+) req (\w+) sector (\d+) nsectors (\d+)")
 _COMPLETION = re.compile(r"vdev (\w+) req (\w+) status (\d+)")
 _CONFIG = re.compile(r"\S+ ([0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) @0x([0-9a-f]+) <- 0x([0-9a-f]+)")
+_QUEUE = re.compile(r"vdev (\w+) n (\d+) vq (\w+)")
+_POP = re.compile(r"vq (\w+) elem")
+_FLUSH = re.compile(r"vq (\w+) count (\d+)")
 _RUNSTATE = re.compile(r".* new_state \d+ \(running\)")
 
+_TRANSFERS = {
+    "e1000e_rx_written_to_guest": ("e1000e", "packet"),
+    "pci_nvme_admin_cmd": ("nvme", "taken"), "pci_nvme_io_cmd": ("nvme", "taken"),
+    "pci_nvme_enqueue_req_completion": ("nvme", "used"),
+    "ahci_pio_transfer": ("ahci", "taken"), "ahci_dma_prepare_buf": ("ahci", "taken"),
+    "ahci_cmd_done": ("ahci", "used"),
+    "usb_uhci_frame_start": ("uhci", "taken"),
+    "usb_xhci_fetch_trb": ("xhci", "taken"), "usb_xhci_queue_event": ("xhci", "used"),
+}
+
+_QUEUES_MAX = 1024
 _DATA, _LINE_CONTROL, _DIVISOR_LATCH = 0, 3, 0x80
 
 
@@ -153,6 +203,7 @@ class _Parser:
         self.events: list[Event] = []
         self.start: float | None = None
         self.addresses: dict[str, str] = {}  # of QEMU's pointers
+        self.queues: dict[str, tuple[str, int]] = {}  # of QEMU's pointers: the device, and which
         self._latch = False
         # The last thing each thread did, if that was to switch bus mastering off: the device's
         # status follows at once, from the same thread, which tells whose pointer it is.
@@ -176,7 +227,15 @@ class _Parser:
                 self.addresses[at[1]] = off
             self.events.append(Status(time, at[1], int(at[2]), off is not None))
         elif name == "virtio_queue_notify" and (at := _NOTIFY.match(text)):
+            if queue := _QUEUE.match(text):
+                self.queues[queue[3]] = queue[1], int(queue[2])
             self.events.append(Notify(time, at[1], int(at[2])))
+        elif name == "virtqueue_pop" and (at := _POP.match(text)):
+            self.events.append(Taken(time, at[1], -1))
+        elif name == "virtqueue_flush" and (at := _FLUSH.match(text)):
+            self.events.append(Used(time, at[1], -1, int(at[2])))
+        elif name in _TRANSFERS:
+            self.events.append(Transfer(time, *_TRANSFERS[name]))
         elif name.startswith("virtio_blk_handle_") and (at := _REQUEST.match(text)):
             self.events.append(Request(time, at[1], at[2], name.endswith("write"), int(at[3]),
                                        int(at[4])))
@@ -201,20 +260,55 @@ class _Parser:
             # A boot loader may leave a line at "\r": what comes next, much later, is another text.
             if isinstance(last, SerialText) and (not last.text.endswith(("\n", "\r"))
                                                  or last.text.endswith("\r") and char == "\n"):
-                self.events[-1] = SerialText(last.time, last.text + char)
+                self.events[-1] = SerialText(last.time, last.text + char, time)
             else:
-                self.events.append(SerialText(time, char))
+                self.events.append(SerialText(time, char, time))
 
     def trace(self) -> Trace:
         start = self.start if self.start is not None else \
             self.events[0].time if self.events else 0.0
 
+        owner = self._owners()
+
         def finished(event: Event) -> Event:
+            if isinstance(event, SerialText):
+                return replace(event, time=event.time - start, last=event.last - start)
+            if isinstance(event, (Taken, Used)):
+                device, queue = owner(event.device)
+                return replace(event, time=event.time - start, queue=queue,
+                               device=self.addresses.get(device, device))
             if isinstance(event, DeviceEvent):
                 return replace(event, time=event.time - start,
                                device=self.addresses.get(event.device, event.device))
             return replace(event, time=event.time - start)
-        return Trace(tuple(finished(event) for event in self.events))
+        return Trace(tuple(finished(event) for event in self.events), start)
+
+    def _owners(self) -> Callable[[str], tuple[str, int]]:
+        """Says whose a queue is, by QEMU's pointer to it. A notification names both; a queue that
+        was never notified lies at a distance from one that was, in the same array."""
+        known = {int(pointer, 16): whose for pointer, whose in self.queues.items()
+                 if pointer.startswith("0x")}
+        steps = {(other - at) // (queue_b - queue_a)
+                 for at, (device_a, queue_a) in known.items()
+                 for other, (device_b, queue_b) in known.items()
+                 if device_a == device_b and queue_b > queue_a}
+        step = steps.pop() if len(steps) == 1 else 0
+        found = dict(self.queues)
+
+        def owner(pointer: str) -> tuple[str, int]:
+            if pointer not in found:
+                found[pointer] = pointer, -1
+                place = int(pointer, 16) if pointer.startswith("0x") and step > 0 else 0
+                # Of arrays that lie one behind the other, the nearest before it is the one.
+                near = [((place - at) // step + queue, device)
+                        for at, (device, queue) in known.items()
+                        if place and (place - at) % step == 0]
+                near = [(index, device) for index, device in near if 0 <= index < _QUEUES_MAX]
+                if near:
+                    index, device = min(near)
+                    found[pointer] = device, index
+            return found[pointer]
+        return owner
 
 
 def parse(lines: Iterable[str]) -> Trace:

@@ -20,6 +20,7 @@ check-types:
 	/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy lab
 	cd tests/lab && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
 	cd tests/vm && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
+	cd tests/audit && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
 	@for script in $(OUR_SCRIPTS); do \
 		/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy --scripts-are-modules $$script || exit 1; \
 	done
