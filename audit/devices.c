@@ -9,7 +9,6 @@
 
 struct device devices[DEVICES_MAX];
 size_t device_count;
-static unsigned devices_lost;
 
 static const char *const kind_names[] = {
     [KIND_OTHER] = "other",
@@ -100,10 +99,8 @@ static enum kind kind_of(const struct device *device)
 
 static void found(const struct pci *pci)
 {
-    if (device_count == DEVICES_MAX) {
-        devices_lost++;
-        return;
-    }
+    if (device_count == DEVICES_MAX)
+        report_give_up("there are more than %u PCI functions", (unsigned)DEVICES_MAX);
     struct device *device = &devices[device_count++];
     *device = (struct device){.pci = *pci, .busy = "idle"};
     app_format(device->name, sizeof(device->name), "%04x:%02x:%02x.%u", pci->segment, pci->bus,
@@ -420,10 +417,10 @@ void devices_report(void)
         json_bool("write", shared[i].access & DEVICE_WRITES);
         json_end();
     }
-    if (devices_lost + shared_lost > 0) {
+    if (shared_lost > 0) {
         json_begin("lost");
-        json_text("what", devices_lost > 0 ? "device" : "shared");
-        json_number("count", devices_lost + shared_lost);
+        json_text("what", "shared");
+        json_number("count", shared_lost);
         json_end();
     }
 }

@@ -9,7 +9,7 @@
 #include "audit/images.h"
 #include "audit/pci.h"
 
-enum { DEVICES_MAX = 256, DEVICE_DRIVERS_MAX = 4, QUEUES_MAX = 64, SHARED_MAX = 4096 };
+enum { DEVICES_MAX = 1024, DEVICE_DRIVERS_MAX = 4, QUEUES_MAX = 64, SHARED_MAX = 4096 };
 
 enum kind {
     KIND_OTHER,

@@ -176,11 +176,13 @@ void images_update(void)
     static EFI_HANDLE handles[IMAGES_MAX];
     size_t count = app_handles(&loaded_image_guid, handles, IMAGES_MAX);
 
-    for (size_t i = 0; i < count && image_count < IMAGES_MAX; i++) {
+    for (size_t i = 0; i < count; i++) {
         EFI_LOADED_IMAGE *loaded = app_protocol(handles[i], &loaded_image_guid);
 
         if (loaded == NULL || image_by_handle(handles[i]) != IMAGE_NONE)
             continue;
+        if (image_count == IMAGES_MAX)
+            report_give_up("there are more than %u loaded images", (unsigned)IMAGES_MAX);
         struct image *image = &images[image_count];
         *image = (struct image){.handle = handles[i],
                                 .base = (uintptr_t)loaded->ImageBase,

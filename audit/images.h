@@ -4,7 +4,7 @@
 
 #include "lab/efi/app.h"
 
-enum { IMAGES_MAX = 512, IMAGE_NONE = -1 };
+enum { IMAGES_MAX = 1024, IMAGE_NONE = -1 };
 
 struct image {
     EFI_HANDLE handle;

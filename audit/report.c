@@ -223,7 +223,7 @@ void report_phase(const char *phase, const char *key, uint64_t value)
 
 /* ---- Verdicts ---- */
 
-enum { VERDICTS_MAX = 2048, RULES = 7 };
+enum { VERDICTS_MAX = 4096, RULES = 7 };
 
 static struct judged {
     enum subject subject;

@@ -44,8 +44,16 @@ $(OFFENDERS_EFI): %.efi: %.o %.image.o $(OFFENDERS_COMMON)
 
 .PRECIOUS: $(OFFENDERS_BUILD)/%.o $(OFFENDERS_BUILD)/%.image.o
 
+# Plays a firmware that leaves something behind on Xen, and looks at it as the auditor does.
+XEN_LOOK := $(BUILD)/tests/vm/xen_look.efi
+$(XEN_LOOK): $(BUILD)/efi/tests/vm/xen_look.o \
+		$(filter-out %/main.o,$(AUDIT_SRC:%.c=$(BUILD)/efi/%.o)) \
+		$(addprefix $(BUILD)/efi/lab/efi/,services.o driver.o app.o)
+	@mkdir -p $(@D)
+	$(EFI_LINK_APP)
+
 .PHONY: offenders test-audit
-offenders: $(OFFENDERS_EFI)
+offenders: $(OFFENDERS_EFI) $(XEN_LOOK)
 
 test-audit: all lab audit offenders
 	@/usr/bin/python3 -m pytest tests/audit -v --no-header --tb=short $(if $(AUDIT),-k '$(AUDIT)')

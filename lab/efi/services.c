@@ -54,51 +54,54 @@ __asm__(".text\n"
         "popq %rax\n"
         "jmpq *%r11\n");
 
-#define NAME(member) [SERVICE(member)] = #member
-static const char *const names[SERVICES_MAX] = {
-    NAME(RaiseTPL),
-    NAME(RestoreTPL),
-    NAME(AllocatePages),
-    NAME(FreePages),
-    NAME(GetMemoryMap),
-    NAME(AllocatePool),
-    NAME(FreePool),
-    NAME(CreateEvent),
-    NAME(SetTimer),
-    NAME(WaitForEvent),
-    NAME(SignalEvent),
-    NAME(CloseEvent),
-    NAME(CheckEvent),
-    NAME(InstallProtocolInterface),
-    NAME(ReinstallProtocolInterface),
-    NAME(UninstallProtocolInterface),
-    NAME(HandleProtocol),
-    NAME(RegisterProtocolNotify),
-    NAME(LocateHandle),
-    NAME(LocateDevicePath),
-    NAME(InstallConfigurationTable),
-    NAME(LoadImage),
-    NAME(StartImage),
-    NAME(Exit),
-    NAME(UnloadImage),
-    NAME(ExitBootServices),
-    NAME(GetNextMonotonicCount),
-    NAME(Stall),
-    NAME(SetWatchdogTimer),
-    NAME(ConnectController),
-    NAME(DisconnectController),
-    NAME(OpenProtocol),
-    NAME(CloseProtocol),
-    NAME(OpenProtocolInformation),
-    NAME(ProtocolsPerHandle),
-    NAME(LocateHandleBuffer),
-    NAME(LocateProtocol),
-    NAME(InstallMultipleProtocolInterfaces),
-    NAME(UninstallMultipleProtocolInterfaces),
-    NAME(CalculateCrc32),
-    NAME(CopyMem),
-    NAME(SetMem),
-    NAME(CreateEventEx),
+#define ENTRY(member, count) [SERVICE(member)] = {#member, count}
+static const struct {
+    const char *name;
+    unsigned args;
+} table[SERVICES_MAX] = {
+    ENTRY(RaiseTPL, 1),
+    ENTRY(RestoreTPL, 1),
+    ENTRY(AllocatePages, 4),
+    ENTRY(FreePages, 2),
+    ENTRY(GetMemoryMap, 5),
+    ENTRY(AllocatePool, 3),
+    ENTRY(FreePool, 1),
+    ENTRY(CreateEvent, 5),
+    ENTRY(SetTimer, 3),
+    ENTRY(WaitForEvent, 3),
+    ENTRY(SignalEvent, 1),
+    ENTRY(CloseEvent, 1),
+    ENTRY(CheckEvent, 1),
+    ENTRY(InstallProtocolInterface, 4),
+    ENTRY(ReinstallProtocolInterface, 4),
+    ENTRY(UninstallProtocolInterface, 3),
+    ENTRY(HandleProtocol, 3),
+    ENTRY(RegisterProtocolNotify, 3),
+    ENTRY(LocateHandle, 5),
+    ENTRY(LocateDevicePath, 3),
+    ENTRY(InstallConfigurationTable, 2),
+    ENTRY(LoadImage, 6),
+    ENTRY(StartImage, 3),
+    ENTRY(Exit, 4),
+    ENTRY(UnloadImage, 1),
+    ENTRY(ExitBootServices, 2),
+    ENTRY(GetNextMonotonicCount, 1),
+    ENTRY(Stall, 1),
+    ENTRY(SetWatchdogTimer, 4),
+    ENTRY(ConnectController, 4),
+    ENTRY(DisconnectController, 3),
+    ENTRY(OpenProtocol, 6),
+    ENTRY(CloseProtocol, 4),
+    ENTRY(OpenProtocolInformation, 4),
+    ENTRY(ProtocolsPerHandle, 3),
+    ENTRY(LocateHandleBuffer, 5),
+    ENTRY(LocateProtocol, 3),
+    ENTRY(InstallMultipleProtocolInterfaces, 4),
+    ENTRY(UninstallMultipleProtocolInterfaces, 4),
+    ENTRY(CalculateCrc32, 3),
+    ENTRY(CopyMem, 3),
+    ENTRY(SetMem, 3),
+    ENTRY(CreateEventEx, 6),
 };
 
 static void *originals[SERVICES_MAX];
@@ -123,7 +126,12 @@ static void seal(void)
 
 const char *services_name(uint32_t index)
 {
-    return index < SERVICES_MAX ? names[index] : NULL;
+    return index < SERVICES_MAX ? table[index].name : NULL;
+}
+
+unsigned services_args(uint32_t index)
+{
+    return index < SERVICES_MAX ? table[index].args : 0;
 }
 
 void *services_original(uint32_t index)
@@ -150,7 +158,7 @@ void services_install(services_hook *new_hook, bool (*wanted)(uint32_t index))
         originals[i] = members()[i];
     installed = true;
     for (uint32_t i = 0; i < SERVICES_MAX; i++)
-        if (names[i] != NULL && wanted(i))
+        if (table[i].name != NULL && wanted(i))
             members()[i] = services_stub(i);
     seal();
 }

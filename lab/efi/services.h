@@ -37,6 +37,9 @@ typedef void services_returned_hook(uint32_t index, uint64_t result, uint64_t to
 /* "AllocatePages", … NULL where the table has no service. */
 const char *services_name(uint32_t index);
 
+/* How many arguments it takes; for those that take a list, how many in registers. */
+unsigned services_args(uint32_t index);
+
 /* Puts a stub before every service that `wanted` says yes to. */
 void services_install(services_hook *hook, bool (*wanted)(uint32_t index));
 
