@@ -24,8 +24,11 @@ static const char *const judged_names[] = {
  * timers. Whatever makes, changes or remembers an entry in a database of the firmware's allocates;
  * what only looks one up need not, but C2 wants no protocol service at all.
  */
-static enum judged judge(uint32_t service)
+static enum judged judge(uint32_t service, const uint64_t args[4])
 {
+    /* To cancel one is not to depend on it. */
+    if (service == SERVICE(SetTimer) && args[1] == TimerCancel)
+        return CONTRACT;
     switch (service) {
     case SERVICE(AllocatePages):
     case SERVICE(FreePages):
@@ -49,6 +52,7 @@ static enum judged judge(uint32_t service)
     case SERVICE(ProtocolsPerHandle):
     case SERVICE(RegisterProtocolNotify):
     case SERVICE(LocateHandleBuffer):
+    case SERVICE(LocateDevicePath): /* looks through a buffer of handles */
     case SERVICE(InstallConfigurationTable):
     case SERVICE(LoadImage):
     case SERVICE(StartImage):
@@ -60,7 +64,6 @@ static enum judged judge(uint32_t service)
         return SPECIFICATION;
     case SERVICE(LocateHandle):
     case SERVICE(LocateProtocol):
-    case SERVICE(LocateDevicePath):
         return CONTRACT;
     default:
         return ALLOWED;
@@ -88,6 +91,7 @@ static struct exit_event {
     bool outlived;        /* C1: still open when its driver had let go of all devices */
 } events[EVENTS_MAX];
 static size_t event_count;
+static uint64_t events_lost;
 
 static struct run {
     uint64_t start, end;
@@ -99,6 +103,7 @@ static size_t run_count;
 static uint64_t runs_lost;
 
 static bool connecting, exiting;
+static int known_before; /* images from this number on came while devices were being connected */
 static unsigned attempt_now;
 
 /* ---- Memory that images have allocated ---- */
@@ -381,15 +386,19 @@ static void creating(uint32_t service, struct services_frame *frame)
         group = GROUP_EXIT;
     else if (guid && app_guid_equal(guid, &before_exit_guid))
         group = GROUP_BEFORE;
-    if (group == GROUP_NONE || frame->args[2] == 0 || event_count == EVENTS_MAX)
+    if (group == GROUP_NONE || frame->args[2] == 0)
         return;
+    if (event_count == EVENTS_MAX) {
+        events_lost++;
+        return;
+    }
     struct exit_event *new = &events[event_count++];
     *new = (struct exit_event){.notify = (EFI_EVENT_NOTIFY)frame->args[2],
                                .context = (void *)(uintptr_t)frame->args[3],
                                .tpl = frame->args[1],
                                .image = image_at(frame->from),
                                .group = group,
-                               .connected = connecting};
+                               .connected = connecting && image_at(frame->from) < known_before};
     frame->args[2] = (uintptr_t)bracket;
     frame->args[3] = (uintptr_t) new;
     ask(frame, service, event_created,
@@ -467,7 +476,9 @@ static bool freed(const void *context)
 {
     const struct block *block = block_find((uintptr_t)context);
 
-    return context != NULL && block != NULL && block->size == 0;
+    /* Its place may be part of another block by now, or of one that could not be put down. */
+    return context != NULL && block != NULL && block->size == 0 && blocks_lost == 0 &&
+           block_holding((uintptr_t)context) == NULL;
 }
 
 static void EFIAPI bracket(EFI_EVENT event, void *context)
@@ -505,8 +516,8 @@ static void EFIAPI bracket(EFI_EVENT event, void *context)
  */
 static EFI_EVENT before_event, before_last, exit_event, exit_last;
 static uint64_t before_done[8], exit_done[8]; /* by attempt; 0: not signalled */
-static struct app_map map_last;
-static bool map_last_known;
+static struct app_map map_last, map_loader;   /* of the first attempt in which they differ */
+static bool map_seen, map_differs;
 
 static void EFIAPI pass_on(EFI_EVENT event, void *context)
 {
@@ -529,9 +540,14 @@ static void EFIAPI exit_is_done(EFI_EVENT event, void *context)
     (void)event;
     (void)context;
     exit_done[attempt_now % 8] = app_tsc();
-    map_last_known = map_read();
-    if (map_last_known)
+    if (map_differs || !map_read())
+        return;
+    map_seen = true;
+    map_differs = map_now.key != map_held->key || map_now.size != map_held->size;
+    if (map_differs) {
         memcpy(&map_last, &map_now, sizeof(map_last));
+        memcpy(&map_loader, map_held, sizeof(map_loader));
+    }
 }
 
 static bool failed[8]; /* by attempt: ExitBootServices refused */
@@ -560,6 +576,7 @@ void calls_begin(void)
     app_assert_ok(
         app.bs->CreateEvent(EVT_NOTIFY_SIGNAL, TPL_CALLBACK, exit_is_done, NULL, &exit_last));
     stack_top = UINT64_MAX;
+    app.no_return = true;
     services_install(hook, wanted);
 }
 
@@ -599,8 +616,11 @@ void calls_exit_end(bool success)
 void calls_connecting(bool now)
 {
     connecting = now;
-    if (now)
+    if (now) {
+        images_update();
+        known_before = (int)image_count;
         servants_find();
+    }
 }
 
 unsigned calls_exit_events(int image)
@@ -614,9 +634,19 @@ unsigned calls_exit_events(int image)
 
 void calls_expect_closed(void)
 {
+    images_find_holders();
     for (size_t i = 0; i < event_count; i++)
-        if (events[i].open && events[i].connected)
+        if (events[i].open && events[i].connected && events[i].image != IMAGE_NONE &&
+            !images[events[i].image].holds)
             events[i].outlived = true;
+}
+
+bool calls_freed_memory(void)
+{
+    for (size_t i = 0; i < call_count; i++)
+        if (calls[i].service == SERVICE(FreePages) || calls[i].service == SERVICE(FreePool))
+            return true;
+    return calls_lost > 0;
 }
 
 /* ---- The report ---- */
@@ -671,14 +701,23 @@ static void tell_call(const struct call *call, enum group group, enum judged jud
                      call->depth > 0 ? ", within the call above" : "");
 }
 
+static void judge_c5(const struct call *call)
+{
+    if (call->holder >= 0)
+        report_verdict(SUBJECT_DEVICE, devices[call->holder].name, IMAGE_NONE, "C5", FAIL,
+                       "%s gave memory back (%s of 0x%llx) that the device was still using",
+                       image_name(call->blame), services_name(call->service), call->args[0]);
+}
+
+static bool nobody_to_blame; /* for some forbidden call: the core was the nearest */
+
 static void judge_call(const struct call *call, enum judged judged)
 {
     const char *name = image_name(call->blame);
 
-    if (call->holder >= 0)
-        report_verdict(SUBJECT_DEVICE, devices[call->holder].name, IMAGE_NONE, "C5", FAIL,
-                       "%s gave memory back (%s of 0x%llx) that the device was still using", name,
-                       services_name(call->service), call->args[0]);
+    nobody_to_blame |=
+        judged == SPECIFICATION && (call->blame == IMAGE_NONE || is_servant(call->blame));
+
     /* The contract binds drivers; the rest of the firmware, the specification. */
     bool driver = call->blame == IMAGE_NONE || images[call->blame].driver;
     if (judged == SPECIFICATION || (judged == CONTRACT && driver))
@@ -700,13 +739,20 @@ static void report_calls(void)
     for (size_t i = 0; i < call_count; i++) {
         const struct call *call = &calls[i];
         enum group group = in_before_group(call->ticks, call->attempt) ? GROUP_BEFORE : GROUP_EXIT;
-        enum judged judged = group == GROUP_BEFORE ? ALLOWED : judge(call->service);
+        enum judged judged = group == GROUP_BEFORE ? ALLOWED : judge(call->service, call->args);
 
         tell_call(call, group, judged);
-        judge_call(call, judged);
+        judge_c5(call);
+        if (judged == SPECIFICATION)
+            judge_call(call, judged);
         if (judged != ALLOWED)
             calls_driver(call->blame);
     }
+    /* The reason that is given should be the worse. */
+    for (size_t i = 0; i < call_count; i++)
+        if (!in_before_group(calls[i].ticks, calls[i].attempt) &&
+            judge(calls[i].service, calls[i].args) == CONTRACT)
+            judge_call(&calls[i], CONTRACT);
 }
 
 static void report_runs(void)
@@ -761,7 +807,7 @@ static unsigned report_map_changes(void)
     for (size_t i = 0; (entry = app_map_entry(&map_last, i)) != NULL; i++) {
         uint64_t end = entry->PhysicalStart + entry->NumberOfPages * 4096;
         for (uint64_t at = entry->PhysicalStart; at < end;) {
-            const EFI_MEMORY_DESCRIPTOR *was = map_at(map_held, at);
+            const EFI_MEMORY_DESCRIPTOR *was = map_at(&map_loader, at);
             uint64_t stop =
                 was == NULL ? at + 4096 : was->PhysicalStart + was->NumberOfPages * 4096;
             if (stop > end)
@@ -786,21 +832,20 @@ static unsigned report_map_changes(void)
 
 static void judge_map(void)
 {
-    if (!map_last_known) {
+    if (!map_seen) {
         report_verdict(SUBJECT_FIRMWARE, "memory map", IMAGE_NONE, "C2", UNSEEN,
-                       "the exit event group was not signalled");
+                       "it could not be read at the end of the exit handlers");
         return;
     }
-    unsigned changes = report_map_changes();
+    unsigned changes = map_differs ? report_map_changes() : 0;
     if (changes > 0)
         report_verdict(SUBJECT_FIRMWARE, "memory map", IMAGE_NONE, "C2", FAIL,
                        "in %u places not as the loader was told, when all handlers had run",
                        changes);
-    else if (map_last.key != map_held->key)
+    else if (map_differs)
         report_verdict(SUBJECT_FIRMWARE, "memory map", IMAGE_NONE, "C2", FAIL,
-                       "its key is another one after the handlers (%llu, was %llu): it changed and "
-                       "changed back",
-                       map_last.key, map_held->key);
+                       "its key is another one after the handlers (%llu, was %llu): it changed",
+                       map_last.key, map_loader.key);
     else
         report_verdict(SUBJECT_FIRMWARE, "memory map", IMAGE_NONE, "C2", PASS,
                        "the same when all handlers had run as when the loader read it");
@@ -841,6 +886,9 @@ static void judge_driver(int image)
     if (calls_lost > 0)
         report_verdict(SUBJECT_DRIVER, name, image, "C2", UNSEEN,
                        "there were more calls than the auditor has room for");
+    else if (nobody_to_blame && !images[image].core && calls_exit_events(image) == 0)
+        report_verdict(SUBJECT_DRIVER, name, image, "C2", UNSEEN,
+                       "there were forbidden calls that nobody could be held responsible for");
     else
         report_verdict(SUBJECT_DRIVER, name, image, "C2", PASS,
                        "called no boot service that the rule forbids");
@@ -861,12 +909,12 @@ static void judge_driver(int image)
             report_verdict(SUBJECT_DRIVER, name, image, "C1", FAIL,
                            "an exit event stayed open after the driver had let go of its devices");
     }
-    if (bad == 0 && open > 0)
+    if (bad == 0 && open > 0 && events_lost == 0)
         report_verdict(SUBJECT_DRIVER, name, image, "C1", PASS,
                        "%u exit events, each open with its context in place", open);
     else if (bad == 0)
         report_verdict(SUBJECT_DRIVER, name, image, "C1", UNSEEN,
-                       "no exit event of its was created under the auditor's eyes");
+                       "no exit event of its, made under the auditor's eyes, was open at the exit");
 }
 
 void calls_report(void)
@@ -891,10 +939,10 @@ void calls_report(void)
     for (size_t i = 0; i < image_count; i++)
         if (driver_named[i])
             judge_driver((int)i);
-    if (calls_lost > 0 || runs_lost > 0 || blocks_lost > 0) {
+    if (calls_lost + runs_lost + blocks_lost + events_lost > 0) {
         json_begin("lost");
-        json_text("what", "calls");
-        json_number("count", calls_lost + runs_lost);
+        json_text("what", "call");
+        json_number("count", calls_lost + runs_lost + blocks_lost + events_lost);
         json_end();
     }
 }

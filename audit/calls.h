@@ -35,6 +35,9 @@ void calls_expect_closed(void);
  */
 int calls_owner(uint64_t address);
 
+/* Whether anybody gave memory back during the exit, or may have. */
+bool calls_freed_memory(void);
+
 /* Tells of everything and gives the verdicts: C1, C2 and C6 for every driver that calls_driver()
  * named, made an exit event or called something; C2 for the firmware. After the exit. */
 void calls_driver(int image);

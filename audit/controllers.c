@@ -25,9 +25,9 @@ static void nvme_share(const struct device *device)
     uint32_t aqa = mmio_read32(device->bar[0] + NVME_AQA);
 
     shared_add(device, mmio_read64(device->bar[0] + NVME_ASQ), 64ull * ((aqa & 0xfff) + 1),
-               DEVICE_OBEYS, "admin submission queue", 0);
+               DEVICE_OBEYS | DEVICE_KEEPS, "admin submission queue", 0);
     shared_add(device, mmio_read64(device->bar[0] + NVME_ACQ), 16ull * ((aqa >> 16 & 0xfff) + 1),
-               DEVICE_WRITES, "admin completion queue", 0);
+               DEVICE_WRITES | DEVICE_KEEPS, "admin completion queue", 0);
 }
 
 /* ---- AHCI (1.3.1 §3.1, §3.3) ---- */
@@ -77,10 +77,10 @@ static void ahci_share(const struct device *device)
         uint64_t at = ahci_port(device, port);
         uint32_t command = mmio_read32(at + AHCI_CMD);
         if (command & (AHCI_ST | AHCI_CR))
-            shared_add(device, mmio_read64(at + AHCI_CLB), 1024, DEVICE_OBEYS | DEVICE_WRITES,
-                       "port %u command list", port);
+            shared_add(device, mmio_read64(at + AHCI_CLB), 1024,
+                       DEVICE_OBEYS | DEVICE_WRITES | DEVICE_KEEPS, "port %u command list", port);
         if (command & (AHCI_FRE | AHCI_FR))
-            shared_add(device, mmio_read64(at + AHCI_FB), 256, DEVICE_WRITES,
+            shared_add(device, mmio_read64(at + AHCI_FB), 256, DEVICE_WRITES | DEVICE_KEEPS,
                        "port %u received FIS", port);
     }
 }
@@ -92,6 +92,8 @@ static void ide_look(const struct device *device, struct state *state)
     if (!device->bar_ports[4] || device->bar[4] == 0)
         return;
     uint16_t port = (uint16_t)device->bar[4];
+    if (app_in8(port) == 0xff)
+        return;
     bool first = app_in8(port) & 1, second = app_in8((uint16_t)(port + 8)) & 1;
 
     state->live = first || second ? LIVE_YES : LIVE_NO;
@@ -108,6 +110,8 @@ static void uhci_look(const struct device *device, struct state *state)
     uint16_t command = port_read16((uint16_t)device->bar[4]);
     uint16_t status = port_read16((uint16_t)(device->bar[4] + 2));
     bool halted = status & 1 << 5;
+    if (status == 0xffff)
+        return;
 
     state->live = (command & 1) || !halted ? LIVE_YES : LIVE_NO;
     app_format(state->what, sizeof(state->what), "run %s, halted %s", on(command & 1), on(halted));
@@ -154,28 +158,29 @@ static void usb_share(const struct device *device)
     switch (device->kind) {
     case KIND_UHCI:
         shared_add(device, app_in32((uint16_t)(device->bar[4] + UHCI_FRAMES)) & ~4095ull, 4096,
-                   DEVICE_OBEYS, "frame list", 0);
+                   DEVICE_OBEYS | DEVICE_KEEPS, "frame list", 0);
         break;
     case KIND_OHCI:
         shared_add(device, mmio_read32(device->bar[0] + OHCI_HCCA), 256,
-                   DEVICE_OBEYS | DEVICE_WRITES, "HCCA", 0);
+                   DEVICE_OBEYS | DEVICE_WRITES | DEVICE_KEEPS, "HCCA", 0);
         break;
     case KIND_EHCI:
-        shared_add(device, mmio_read32(operational(device) + EHCI_FRAMES), 4096, DEVICE_OBEYS,
-                   "frame list", 0);
+        shared_add(device, mmio_read32(operational(device) + EHCI_FRAMES), 4096,
+                   DEVICE_OBEYS | DEVICE_KEEPS, "frame list", 0);
         shared_add(device, mmio_read32(operational(device) + EHCI_ASYNC) & ~31ull, 48,
                    DEVICE_OBEYS | DEVICE_WRITES, "asynchronous list head", 0);
         break;
     default: {
-        uint64_t runtime = device->bar[0] + (mmio_read32(device->bar[0] + XHCI_RUNTIME) & ~31u);
-        uint64_t table = mmio_read64(runtime + XHCI_ERST) & ~63ull;
+        uint32_t offset = mmio_read32(device->bar[0] + XHCI_RUNTIME) & ~31u;
+        uint64_t runtime = device->bar[0] + offset;
+        uint64_t table = offset < REGISTERS_MAX ? mmio_read64(runtime + XHCI_ERST) & ~63ull : 0;
         shared_add(device, mmio_read64(operational(device) + XHCI_DCBAA) & ~63ull, 2048,
-                   DEVICE_OBEYS, "device context array", 0);
-        shared_add(device, table, 16, DEVICE_OBEYS, "event ring table", 0);
+                   DEVICE_OBEYS | DEVICE_KEEPS, "device context array", 0);
+        shared_add(device, table, 16, DEVICE_OBEYS | DEVICE_KEEPS, "event ring table", 0);
         /* Its first entry: where the controller writes what has happened. */
         if (shared_is_memory(table, 16))
             shared_add(device, mmio_read64(table), 16ull * (mmio_read32(table + 8) & 0xffff),
-                       DEVICE_WRITES, "event ring", 0);
+                       DEVICE_WRITES | DEVICE_KEEPS, "event ring", 0);
         break;
     }
     }
@@ -209,10 +214,10 @@ static void e1000_share(const struct device *device)
     uint64_t ring = mmio_read64(device->bar[0] + E1000_RDBA);
     uint32_t bytes = mmio_read32(device->bar[0] + E1000_RDLEN);
 
-    shared_add(device, ring, bytes, DEVICE_OBEYS | DEVICE_WRITES, "receive ring", 0);
+    shared_add(device, ring, bytes, DEVICE_OBEYS | DEVICE_WRITES | DEVICE_KEEPS, "receive ring", 0);
     shared_add(device, mmio_read64(device->bar[0] + E1000_TDBA),
-               mmio_read32(device->bar[0] + E1000_TDLEN), DEVICE_OBEYS | DEVICE_WRITES,
-               "transmit ring", 0);
+               mmio_read32(device->bar[0] + E1000_TDLEN),
+               DEVICE_OBEYS | DEVICE_WRITES | DEVICE_KEEPS, "transmit ring", 0);
     if (!shared_is_memory(ring, bytes))
         return;
     for (uint32_t i = 0; i < bytes / 16; i++)
@@ -222,11 +227,14 @@ static void e1000_share(const struct device *device)
 
 /* ---- All of them ---- */
 
+/* All ones is what nobody answers with: a function whose bridge is closed, or that has gone. The
+ * first register of these controllers is never that. */
 static bool has_registers(const struct device *device)
 {
     unsigned bar = device->kind == KIND_AHCI ? 5 : 0;
 
-    return !device->bar_ports[bar] && device->bar[bar] != 0;
+    return !device->bar_ports[bar] && device->bar[bar] != 0 &&
+           mmio_read32(device->bar[bar]) != UINT32_MAX;
 }
 
 void controller_look(const struct device *device, struct state *state)

@@ -58,7 +58,7 @@ static enum kind virtio_kind(const struct pci *pci, uint16_t id)
 static bool is_e1000(uint16_t vendor, uint16_t id)
 {
     /* The PCI and PCI-X generations, and those that QEMU offers of the later ones. */
-    return vendor == 0x8086 && ((id >= 0x1000 && id < 0x1080) || id == 0x10d3 || id == 0x10c9);
+    return vendor == 0x8086 && ((id >= 0x1000 && id <= 0x1028) || id == 0x10d3 || id == 0x10c9);
 }
 
 static enum kind kind_of(const struct device *device)
@@ -142,7 +142,8 @@ static void drivers_of(struct device *device)
 
     if (EFI_ERROR(app.bs->ProtocolsPerHandle(device->handle, &protocols, &count)))
         return;
-    for (UINTN i = 0; i < count; i++) {
+    /* The firmware keeps what was installed last at the front (edk2), so the order is turned. */
+    for (UINTN i = count; i-- > 0;) {
         static const EFI_GUID above[] = {EFI_BLOCK_IO_PROTOCOL_GUID, EFI_BLOCK_IO2_PROTOCOL_GUID,
                                          EFI_DISK_IO_PROTOCOL_GUID, EFI_DEVICE_PATH_PROTOCOL_GUID};
         EFI_OPEN_PROTOCOL_INFORMATION_ENTRY *entries;
@@ -204,7 +205,7 @@ void devices_each_window(void (*range)(uint64_t base, uint64_t size))
         const struct device *device = &devices[i];
         for (unsigned bar = 0; bar < 6; bar++)
             if (device->bar[bar] != 0 && !device->bar_ports[bar])
-                range(device->bar[bar], 1 << 16);
+                range(device->bar[bar], REGISTERS_MAX);
         if (device->virtio.modern) {
             range(device->virtio.common, 4096);
             range(device->virtio.notify, device->virtio.notify_size);
@@ -214,10 +215,22 @@ void devices_each_window(void (*range)(uint64_t base, uint64_t size))
 
 /* ---- How it is now ---- */
 
+/* What of the function's decoding is of use: a register that was given no address must not decode
+ * address 0. */
+static uint16_t decode_wanted(const struct device *device)
+{
+    uint16_t wanted = 0;
+
+    for (unsigned i = 0; i < 6; i++)
+        if (device->bar[i] != 0)
+            wanted |= device->bar_ports[i] ? PCI_DECODE_IO : PCI_DECODE_MEMORY;
+    return wanted;
+}
+
 static uint16_t decode_on(const struct device *device)
 {
     uint16_t command = pci_read16(&device->pci, PCI_COMMAND);
-    uint16_t wanted = PCI_DECODE_IO | PCI_DECODE_MEMORY;
+    uint16_t wanted = decode_wanted(device);
 
     if ((command & wanted) != wanted)
         pci_set_command(&device->pci, command | wanted);
@@ -226,17 +239,29 @@ static uint16_t decode_on(const struct device *device)
 
 static void decode_back(const struct device *device, uint16_t command)
 {
-    uint16_t wanted = PCI_DECODE_IO | PCI_DECODE_MEMORY;
+    uint16_t wanted = decode_wanted(device);
 
     if ((command & wanted) != wanted)
         pci_set_command(&device->pci, command);
+}
+
+/* The power state, 0 to 3: in any but 0 there are no registers to look at (PCI Power Management 1.2
+ * §3.2.4). */
+static unsigned power_state(const struct device *device)
+{
+    uint8_t at = pci_capability(&device->pci, PCI_CAP_ID_PM, 0);
+
+    return at == 0 ? 0 : pci_read16(&device->pci, at + PCI_PM_CTRL) & PCI_PM_CTRL_STATE_MASK;
 }
 
 static void virtio_look(const struct device *device, struct state *state)
 {
     if (!device->virtio.modern && !device->virtio.legacy)
         return;
-    state->status = virtio_status(device);
+    uint8_t status = virtio_status(device);
+    if (status == 0xff)
+        return;
+    state->status = status;
     state->queues = virtio_queues(device);
     state->live = (state->status & 4) || state->queues != 0 ? LIVE_YES : LIVE_NO;
     unsigned count = 0;
@@ -254,18 +279,26 @@ void device_look(struct device *device, struct state *state)
         state->command = pci_read16(&device->pci, PCI_COMMAND);
         return;
     }
+    unsigned power = power_state(device);
+    if (power != 0) {
+        state->command = pci_read16(&device->pci, PCI_COMMAND);
+        app_format(state->what, sizeof(state->what), "asleep, in power state D%u", power);
+        return;
+    }
     state->command = decode_on(device);
     if (kind_is_virtio(device->kind))
         virtio_look(device, state);
     else
         controller_look(device, state);
     decode_back(device, state->command);
+    if (state->live == LIVE_UNKNOWN)
+        app_format(state->what, sizeof(state->what), "its registers do not answer");
 }
 
 void device_let_master(struct device *device)
 {
-    pci_set_command(&device->pci, (uint16_t)(pci_read16(&device->pci, PCI_COMMAND) | PCI_DECODE_IO |
-                                             PCI_DECODE_MEMORY | PCI_MASTER));
+    pci_set_command(&device->pci, (uint16_t)(pci_read16(&device->pci, PCI_COMMAND) |
+                                             decode_wanted(device) | PCI_MASTER));
 }
 
 unsigned device_notify(struct device *device)
@@ -353,19 +386,26 @@ void devices_share(const struct app_map *map, enum share when)
     }
 }
 
+/* By reads that change nothing: this is in the middle of somebody's exit handler, which may have
+ * selected a queue. */
+static bool is_live_now(const struct device *device)
+{
+    struct state now = {.live = LIVE_UNKNOWN};
+
+    if (kind_is_virtio(device->kind)) {
+        uint8_t status = virtio_status(device);
+        return status != 0xff && (status & 4);
+    }
+    controller_look(device, &now);
+    return now.live == LIVE_YES;
+}
+
 int devices_holding(uint64_t base, uint64_t size)
 {
-    for (size_t i = 0; i < shared_count; i++) {
-        struct device *device = &devices[shared[i].device];
-        struct state now;
-
-        if (base >= shared[i].base + shared[i].size || shared[i].base >= base + size)
-            continue;
-        /* Buffers come and go with the requests; the rings stay as long as the device is live. */
-        device_look(device, &now);
-        if (now.live == LIVE_YES)
+    for (size_t i = 0; i < shared_count; i++)
+        if ((shared[i].access & DEVICE_KEEPS) && base < shared[i].base + shared[i].size &&
+            shared[i].base < base + size && is_live_now(&devices[shared[i].device]))
             return shared[i].device;
-    }
     return -1;
 }
 
@@ -472,8 +512,12 @@ static void judge_c4(const struct device *device, bool watched)
     } else if (exit->live == LIVE_NO && watched) {
         report_verdict(SUBJECT_DEVICE, name, IMAGE_NONE, "C4", PASS, "quiet after the exit: %s",
                        exit->what);
-    } else if (!master && watched) {
-        report_verdict(SUBJECT_DEVICE, name, IMAGE_NONE, "C4", PASS, "bus mastering is off");
+    } else if (!watched) {
+        report_verdict(SUBJECT_DEVICE, name, IMAGE_NONE, "C4", UNSEEN,
+                       "more memory changed than the auditor has room to put down");
+    } else if (!master) {
+        report_verdict(SUBJECT_DEVICE, name, IMAGE_NONE, "C4", PASS, "bus mastering is off%s%s",
+                       exit->what[0] != '\0' ? "; " : "", exit->what);
     } else {
         report_verdict(SUBJECT_DEVICE, name, IMAGE_NONE, "C4", UNSEEN,
                        "bus mastering is on, and whether this kind of device is live is not known; "
@@ -507,14 +551,20 @@ void devices_judge(bool watched)
              device->exit.live != LIVE_YES && device->changes == 0))
             continue;
         report_verdict(SUBJECT_DEVICE, device->name, IMAGE_NONE, "C3", UNSEEN,
-                       "what was written to its registers can be seen from the host only");
+                       "it takes a device that is not live at the call, and a host that looks on");
         judge_c4(device, watched);
-        if (device->call.live == LIVE_YES)
+        /* Of other controllers than virtio's not all memory is known; but where none was given
+         * back, theirs was not. */
+        if (!calls_freed_memory())
+            report_verdict(SUBJECT_DEVICE, device->name, IMAGE_NONE, "C5", PASS,
+                           "no memory was given back during the exit");
+        else if (device->call.live == LIVE_YES && kind_is_virtio(device->kind) && shared_lost == 0)
             report_verdict(SUBJECT_DEVICE, device->name, IMAGE_NONE, "C5", PASS,
                            "no memory that it was using was given back during the exit");
         else
             report_verdict(SUBJECT_DEVICE, device->name, IMAGE_NONE, "C5", UNSEEN,
-                           "what memory it uses is not known");
+                           "memory was given back during the exit, and not all that it uses is "
+                           "known");
         judge_c7(device);
     }
 }

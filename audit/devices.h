@@ -2,14 +2,20 @@
 /*
  * The PCI functions of the machine: what they are, who drives them, what memory they have been
  * shown, and whether they are live. Looking at registers is all that is done to them, but for
- * devices_notify().
+ * device_notify() and device_let_master().
  */
 #pragma once
 
 #include "audit/images.h"
 #include "audit/pci.h"
 
-enum { DEVICES_MAX = 1024, DEVICE_DRIVERS_MAX = 4, QUEUES_MAX = 64, SHARED_MAX = 4096 };
+enum {
+    DEVICES_MAX = 1024,
+    DEVICE_DRIVERS_MAX = 8,
+    REGISTERS_MAX = 1 << 16,
+    QUEUES_MAX = 64,
+    SHARED_MAX = 4096
+};
 
 enum kind {
     KIND_OTHER,
@@ -79,6 +85,7 @@ enum access {
     DEVICE_READS = 0,
     DEVICE_WRITES = 1,
     DEVICE_OBEYS = 2, /* it finds there where to read and write */
+    DEVICE_KEEPS = 4, /* for as long as it is live, where buffers come and go */
 };
 
 /* Memory that a device was shown, as it was at the call, and after it for what stayed live. */

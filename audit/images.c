@@ -205,6 +205,46 @@ int image_at(uint64_t address)
     return IMAGE_NONE;
 }
 
+static void find_holders_of(EFI_HANDLE handle)
+{
+    EFI_GUID **protocols;
+    UINTN count;
+
+    if (EFI_ERROR(app.bs->ProtocolsPerHandle(handle, &protocols, &count)))
+        return;
+    for (UINTN i = 0; i < count; i++) {
+        EFI_OPEN_PROTOCOL_INFORMATION_ENTRY *entries;
+        UINTN entry_count;
+
+        if (EFI_ERROR(
+                app.bs->OpenProtocolInformation(handle, protocols[i], &entries, &entry_count)))
+            continue;
+        for (UINTN at = 0; at < entry_count; at++) {
+            int image = entries[at].Attributes & EFI_OPEN_PROTOCOL_BY_DRIVER
+                            ? image_of_agent(entries[at].AgentHandle)
+                            : IMAGE_NONE;
+            if (image != IMAGE_NONE)
+                images[image].holds = true;
+        }
+        app.bs->FreePool(entries);
+    }
+    app.bs->FreePool(protocols);
+}
+
+void images_find_holders(void)
+{
+    EFI_HANDLE *handles;
+    UINTN count;
+
+    for (size_t i = 0; i < image_count; i++)
+        images[i].holds = false;
+    if (EFI_ERROR(app.bs->LocateHandleBuffer(AllHandles, NULL, NULL, &count, &handles)))
+        return;
+    for (UINTN i = 0; i < count; i++)
+        find_holders_of(handles[i]);
+    app.bs->FreePool(handles);
+}
+
 const char *image_name(int image)
 {
     return image == IMAGE_NONE ? "nobody's code" : images[image].name;

@@ -15,6 +15,7 @@ struct image {
     bool core;      /* the firmware's DXE core */
     bool driver;    /* has a Driver Binding: drives devices */
     bool self, name_is_path;
+    bool holds; /* see images_find_holders() */
 };
 
 extern struct image images[IMAGES_MAX];
@@ -30,6 +31,10 @@ int image_at(uint64_t address);
 /* The image that stands behind an agent handle (with a Driver Binding, or a loaded image itself).
  */
 int image_of_agent(EFI_HANDLE agent);
+
+/* Learns which images hold anything as its driver, now. Asks about each protocol of each handle, so
+ * it takes its time. */
+void images_find_holders(void);
 
 /* "VirtioBlkDxe", or "nobody's code". */
 const char *image_name(int image);

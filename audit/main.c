@@ -179,7 +179,8 @@ static void notify_all(void)
 static void let_master(void)
 {
     for (size_t i = 0; i < device_count; i++)
-        if (kind_is_virtio(devices[i].kind) || devices[i].exit.live == LIVE_YES)
+        if (kind_is_virtio(devices[i].kind) || devices[i].exit.live == LIVE_YES ||
+            (devices[i].exit.live == LIVE_UNKNOWN && devices[i].driver_count > 0))
             device_let_master(&devices[i]);
 }
 
@@ -228,7 +229,7 @@ static void tell_everything(void)
     report_print("\nExitBootServices took %llu us.\nMemory that changed after the exit:\n",
                  app_us(exit_ticks));
     watch_report();
-    devices_judge(true);
+    devices_judge(changes_lost == 0);
 }
 
 static _Noreturn void afterwards(void)
@@ -248,8 +249,14 @@ static _Noreturn void afterwards(void)
     app_exit(report_end() > 0 ? 1 : 0);
 }
 
+static void failed(const char *what)
+{
+    report_give_up("%s", what);
+}
+
 int app_main(void)
 {
+    app.failed = failed;
     drivers_read_options();
     if (app_option_number("rounds", 2) < 1 || app_option_number("watch", 1000) < 1)
         report_give_up("without a watch there is no audit: rounds and watch must be at least 1");

@@ -165,9 +165,10 @@ void owner_exception(uint64_t vector, const uint64_t *frame)
     uint64_t address;
 
     __asm__ volatile("mov %%cr2, %0" : "=r"(address));
-    /* An exception while telling of one: nothing can be told. */
-    if (again)
-        app_power_off();
+    /* While telling of one, or in the firmware's ResetSystem, after all has been said: nothing is
+     * left to be told. */
+    while (again || report_is_ended())
+        __asm__ volatile("cli; hlt");
     again = true;
     report_give_up("CPU exception %llu after the exit, at 0x%llx (error code 0x%llx, address "
                    "0x%llx)",

@@ -68,19 +68,7 @@ void pci_each_window(void (*range)(uint64_t base, uint64_t size))
 
 /* ---- Configuration space ---- */
 
-/* Address and data are two accesses: with interrupts on, the firmware could come in between. */
-static uintptr_t interrupts_off(void)
-{
-    uintptr_t flags;
-    __asm__ volatile("pushf; pop %0; cli" : "=r"(flags) : : "memory");
-    return flags;
-}
-
-static void interrupts_back(uintptr_t flags)
-{
-    __asm__ volatile("push %0; popf" : : "r"(flags) : "memory", "cc");
-}
-
+/* Address and data are two accesses: the firmware's timer must not come in between. */
 static void select(const struct pci *pci, uint32_t offset)
 {
     app_out32(CONFIG_ADDRESS, 0x80000000u | (uint32_t)pci->bus << 16 | (uint32_t)pci->device << 11 |
@@ -91,10 +79,10 @@ uint32_t pci_read32(const struct pci *pci, uint32_t offset)
 {
     if (pci->ecam != 0)
         return mmio_read32(pci->ecam + (offset & 0xffc));
-    uintptr_t flags = interrupts_off();
+    uintptr_t flags = app_interrupts_off();
     select(pci, offset);
     uint32_t value = app_in32(CONFIG_DATA);
-    interrupts_back(flags);
+    app_interrupts_back(flags);
     return value;
 }
 
@@ -114,10 +102,10 @@ void pci_write32(const struct pci *pci, uint32_t offset, uint32_t value)
         *(volatile uint32_t *)(uintptr_t)(pci->ecam + (offset & 0xffc)) = value;
         return;
     }
-    uintptr_t flags = interrupts_off();
+    uintptr_t flags = app_interrupts_off();
     select(pci, offset);
     app_out32(CONFIG_DATA, value);
-    interrupts_back(flags);
+    app_interrupts_back(flags);
 }
 
 void pci_set_command(const struct pci *pci, uint16_t command)
@@ -126,10 +114,10 @@ void pci_set_command(const struct pci *pci, uint16_t command)
         mmio_write16(pci->ecam + PCI_COMMAND, command);
         return;
     }
-    uintptr_t flags = interrupts_off();
+    uintptr_t flags = app_interrupts_off();
     select(pci, PCI_COMMAND);
     port_write16(CONFIG_DATA, command);
-    interrupts_back(flags);
+    app_interrupts_back(flags);
 }
 
 uint64_t pci_bar(const struct pci *pci, unsigned index, bool *ports)

@@ -302,6 +302,8 @@ static void table(enum subject subject)
     }
 }
 
+static bool ended;
+
 unsigned report_end(void)
 {
     unsigned counts[3] = {0};
@@ -344,7 +346,32 @@ unsigned report_end(void)
     json_number("fail", counts[FAIL]);
     json_number("unseen", counts[UNSEEN]);
     json_end();
+    ended = true;
     return counts[FAIL];
+}
+
+bool report_is_ended(void)
+{
+    return ended;
+}
+
+/* Before there is a screen of ours, people without a serial port see only what firmware shows. */
+static void tell_console(const char *text)
+{
+    static CHAR16 wide[512];
+    size_t length = 0;
+
+    if (app.bs == NULL || app.st->ConOut == NULL)
+        return;
+    while (text[length] != '\0' && length < 500) {
+        wide[length] = (CHAR16)text[length];
+        length++;
+    }
+    app.st->ConOut->OutputString(app.st->ConOut, (CHAR16 *)u"\r\nhandover.efi could not audit: ");
+    app.st->ConOut->OutputString(app.st->ConOut, wide);
+    app.st->ConOut->OutputString(app.st->ConOut, (CHAR16 *)u"\r\n");
+    if (app_option("exit") == NULL)
+        app.bs->Stall(10 * 1000 * 1000);
 }
 
 void report_give_up(const char *format, ...)
@@ -356,6 +383,7 @@ void report_give_up(const char *format, ...)
     app_format_args(text, sizeof(text), format, args);
     va_end(args);
     report_print("could not audit: %s\n", text);
+    tell_console(text);
     json_begin("error");
     json_text("what", text);
     json_end();

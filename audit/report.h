@@ -59,6 +59,7 @@ __attribute__((format(printf, 6, 7))) void report_verdict(enum subject subject, 
 
 /* Writes out all verdicts, as lines and as a table, and the end line. Gives how many failed. */
 unsigned report_end(void);
+bool report_is_ended(void);
 
 /* The audit cannot go on: says why, and ends the program as its options say, with result 2. */
 _Noreturn __attribute__((format(printf, 1, 2))) void report_give_up(const char *format, ...);

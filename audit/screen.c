@@ -14,6 +14,8 @@ static struct {
     uint32_t column, row;
 } screen;
 
+static uint32_t background; /* of the firmware's letters: the first dot of a space */
+
 static bool letter_find(const EFI_HII_FONT_PROTOCOL *font, unsigned i)
 {
     EFI_IMAGE_OUTPUT *image = NULL;
@@ -22,10 +24,11 @@ static bool letter_find(const EFI_HII_FONT_PROTOCOL *font, unsigned i)
         return false;
     for (unsigned y = 0; y < image->Height && y < LETTER_HEIGHT; y++) {
         for (unsigned x = 0; x < image->Width && x < LETTER_WIDTH; x++) {
-            /* Whatever is not the background of the first dot of a space is ink: its own colours
-             * are of no interest. */
-            EFI_GRAPHICS_OUTPUT_BLT_PIXEL dot = image->Bitmap[y * image->Width + x];
-            if (dot.Red | dot.Green | dot.Blue)
+            uint32_t dot;
+            memcpy(&dot, &image->Bitmap[y * image->Width + x], sizeof(dot));
+            if (i == 0 && x == 0 && y == 0)
+                background = dot;
+            if (dot != background)
                 letters[i][y] |= (uint8_t)(0x80u >> x);
         }
     }
@@ -34,21 +37,34 @@ static bool letter_find(const EFI_HII_FONT_PROTOCOL *font, unsigned i)
     return true;
 }
 
-void screen_find(void)
+/* The first with four bytes a dot, of which white is all ones in either order of the colours: what
+ * only copies to others has no frame buffer of its own. */
+static EFI_GRAPHICS_OUTPUT_PROTOCOL *graphics_find(void)
 {
     static const EFI_GUID graphics_guid = EFI_GRAPHICS_OUTPUT_PROTOCOL_GUID;
+    EFI_HANDLE handles[16];
+    size_t count = app_handles(&graphics_guid, handles, 16);
+
+    for (size_t i = 0; i < count; i++) {
+        EFI_GRAPHICS_OUTPUT_PROTOCOL *graphics = app_protocol(handles[i], &graphics_guid);
+        if (graphics != NULL && graphics->Mode != NULL && graphics->Mode->Info != NULL &&
+            graphics->Mode->FrameBufferBase != 0 &&
+            (graphics->Mode->Info->PixelFormat == PixelRedGreenBlueReserved8BitPerColor ||
+             graphics->Mode->Info->PixelFormat == PixelBlueGreenRedReserved8BitPerColor))
+            return graphics;
+    }
+    return NULL;
+}
+
+void screen_find(void)
+{
     static const EFI_GUID font_guid = EFI_HII_FONT_PROTOCOL_GUID;
-    EFI_GRAPHICS_OUTPUT_PROTOCOL *graphics = app_locate(&graphics_guid);
+    EFI_GRAPHICS_OUTPUT_PROTOCOL *graphics = graphics_find();
     EFI_HII_FONT_PROTOCOL *font = app_locate(&font_guid);
 
-    if (graphics == NULL || font == NULL || graphics->Mode == NULL)
+    if (graphics == NULL || font == NULL)
         return;
     const EFI_GRAPHICS_OUTPUT_MODE_INFORMATION *mode = graphics->Mode->Info;
-
-    /* Four bytes a dot, of which white is all ones in either order of the colours. */
-    if (mode->PixelFormat != PixelRedGreenBlueReserved8BitPerColor &&
-        mode->PixelFormat != PixelBlueGreenRedReserved8BitPerColor)
-        return;
     for (unsigned i = 0; i < LETTERS; i++)
         if (!letter_find(font, i))
             return;

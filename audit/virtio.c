@@ -10,7 +10,9 @@ void virtio_find(struct device *device)
     struct virtio *virtio = &device->virtio;
     const struct pci *pci = &device->pci;
 
-    for (uint8_t at = 0; (at = pci_capability(pci, PCI_CAP_ID_VNDR, at)) != 0;) {
+    uint8_t at = 0;
+    /* There is room for 48 capabilities; a list that is longer goes round. */
+    for (unsigned i = 0; i < 48 && (at = pci_capability(pci, PCI_CAP_ID_VNDR, at)) != 0; i++) {
         uint8_t type = pci_read8(pci, at + VIRTIO_PCI_CAP_CFG_TYPE);
         uint8_t bar = pci_read8(pci, at + VIRTIO_PCI_CAP_BAR);
 
@@ -136,6 +138,8 @@ static struct ring ring_of(const struct device *device, uint16_t queue)
         ring.used = mmio_read64(virtio->common + VIRTIO_PCI_COMMON_Q_USEDLO);
         return ring;
     }
+    if (!virtio->legacy)
+        return ring;
     /* virtio 1.2 §2.7.2: one piece, the used ring on the next page. */
     port_write16((uint16_t)(virtio->port + VIRTIO_PCI_QUEUE_SEL), queue);
     ring.size = port_read16((uint16_t)(virtio->port + VIRTIO_PCI_QUEUE_NUM));
@@ -214,12 +218,12 @@ void virtio_share(const struct device *device)
         struct ring ring = ring_of(device, queue);
         if (ring.size == 0 || ring.size > 32768)
             continue;
-        shared_add(device, ring.desc, 16ull * ring.size, DEVICE_OBEYS, "queue %u descriptors",
-                   queue);
-        shared_add(device, ring.avail, 6 + 2ull * ring.size, DEVICE_OBEYS,
+        shared_add(device, ring.desc, 16ull * ring.size, DEVICE_OBEYS | DEVICE_KEEPS,
+                   "queue %u descriptors", queue);
+        shared_add(device, ring.avail, 6 + 2ull * ring.size, DEVICE_OBEYS | DEVICE_KEEPS,
                    "queue %u available ring", queue);
-        shared_add(device, ring.used, 6 + 8ull * ring.size, DEVICE_WRITES, "queue %u used ring",
-                   queue);
+        shared_add(device, ring.used, 6 + 8ull * ring.size, DEVICE_WRITES | DEVICE_KEEPS,
+                   "queue %u used ring", queue);
         if (shared_is_memory(ring.desc, 16ull * ring.size) &&
             shared_is_memory(ring.avail, 6 + 2ull * ring.size) &&
             shared_is_memory(ring.used, 6 + 8ull * ring.size))

@@ -22,36 +22,46 @@ void watch_also(void *base, uint64_t size)
 }
 
 enum { SPARED_MAX = 512 };
-static struct {
+static struct piece {
     uint64_t base, size;
 } spared[SPARED_MAX];
 static size_t spared_count;
 
-/* Words of 8 bytes are filled and compared, so the piece is rounded to whole ones. What does not
- * fit in is overwritten; the device may then die of it, which is seen as well. */
+/* Words of 8 bytes are filled and compared, so the piece is rounded to whole ones. In order of
+ * their addresses. What does not fit in is overwritten; the device may then die of it, which is
+ * seen too. */
 void watch_spare(uint64_t base, uint64_t size)
 {
+    uint64_t end = (base + size + 7) & ~7ull;
+    size_t at = spared_count;
+
     if (spared_count == SPARED_MAX)
         return;
-    spared[spared_count].base = base & ~7ull;
-    spared[spared_count++].size = ((base + size + 7) & ~7ull) - (base & ~7ull);
+    base &= ~7ull;
+    for (; at > 0 && spared[at - 1].base > base; at--)
+        spared[at] = spared[at - 1];
+    spared[at].base = base;
+    spared[at].size = end - base;
+    spared_count++;
 }
 
 /* Calls `act` for what of this range is not spared in this round. */
-static void around_spared(uint64_t base, uint64_t size, unsigned round, size_t next,
+static void around_spared(uint64_t base, uint64_t size, unsigned round,
                           void (*act)(uint64_t base, uint64_t size, unsigned round))
 {
-    for (size_t i = round == 1 ? next : spared_count; i < spared_count; i++) {
-        uint64_t start = spared[i].base, end = start + spared[i].size;
-        if (start >= base + size || end <= base)
+    uint64_t end = base + size;
+
+    for (size_t i = 0; round == 1 && i < spared_count && spared[i].base < end; i++) {
+        uint64_t stop = spared[i].base + spared[i].size;
+        if (stop <= base)
             continue;
-        if (start > base)
-            around_spared(base, start - base, round, i + 1, act);
-        if (end < base + size)
-            around_spared(end, base + size - end, round, i + 1, act);
-        return;
+        if (spared[i].base > base)
+            act(base, spared[i].base - base, round);
+        base = stop;
+        if (base >= end)
+            return;
     }
-    act(base, size, round);
+    act(base, end - base, round);
 }
 
 /* UEFI 2.10 §7.2, table 7.10: what the operating system may use after the exit. */
@@ -95,8 +105,11 @@ static uint64_t put_down(uint64_t at, uint64_t end, uint64_t mask, unsigned roun
     change.address = last = at;
     for (; at < end && at - last <= GAP; at++) {
         uint8_t found = *(const volatile uint8_t *)(uintptr_t)at, expected = byte_of(at, mask);
-        if (found != expected)
+        if (found != expected) {
             last = at;
+            /* Put right, so that it is not found again. */
+            *(volatile uint8_t *)(uintptr_t)at = expected;
+        }
         if (at - change.address < CHANGE_BYTES) {
             change.expected[at - change.address] = expected;
             change.found[at - change.address] = found;
@@ -119,6 +132,20 @@ static void look(uint64_t base, uint64_t size, unsigned round)
             at = (put_down(at, base + size, mask, round) & ~7ull) - 8;
 }
 
+/* In small steps: what was written to a place after it had been looked at must not be lost because
+ * it is filled again. */
+static void refill(uint64_t base, uint64_t size, unsigned round)
+{
+    enum { STEP = 1 << 20 };
+
+    for (uint64_t at = base; at < base + size; at += STEP) {
+        uint64_t step = base + size - at < STEP ? base + size - at : STEP;
+        if (round > 1)
+            around_spared(at, step, round - 1, look);
+        around_spared(at, step, round, fill);
+    }
+}
+
 uint64_t watch_fill(const struct app_map *map, unsigned round)
 {
     const EFI_MEMORY_DESCRIPTOR *entry;
@@ -127,11 +154,11 @@ uint64_t watch_fill(const struct app_map *map, unsigned round)
     for (size_t i = 0; (entry = app_map_entry(map, i)) != NULL; i++) {
         if (!given_up(entry))
             continue;
-        around_spared(entry->PhysicalStart, entry->NumberOfPages * 4096, round, 0, fill);
+        refill(entry->PhysicalStart, entry->NumberOfPages * 4096, round);
         bytes += entry->NumberOfPages * 4096;
     }
     for (size_t i = 0; i < own_count; i++) {
-        around_spared(own[i].base, own[i].size, round, 0, fill);
+        refill(own[i].base, own[i].size, round);
         bytes += own[i].size;
     }
     return bytes;
@@ -143,9 +170,9 @@ void watch_look(const struct app_map *map, unsigned round)
 
     for (size_t i = 0; (entry = app_map_entry(map, i)) != NULL; i++)
         if (given_up(entry))
-            around_spared(entry->PhysicalStart, entry->NumberOfPages * 4096, round, 0, look);
+            around_spared(entry->PhysicalStart, entry->NumberOfPages * 4096, round, look);
     for (size_t i = 0; i < own_count; i++)
-        around_spared(own[i].base, own[i].size, round, 0, look);
+        around_spared(own[i].base, own[i].size, round, look);
 }
 
 /* ---- The report ---- */

@@ -397,9 +397,9 @@ def _judge(place: str, device: _Device, *, held: bool, watched: bool) -> list[Fi
         if not device.asleep:
             found.append(Finding(place, "C3", "fail", "it was not live at the call, and during the "
                                  f"exit {_hands(device.touched)}", device.touched))
-        elif held:
-            found.append(Finding(place, "C3", "pass", "nobody touched it during the exit while it "
-                                 "was not live"))
+        elif held and not device.live_at_call:
+            found.append(Finding(place, "C3", "pass", "it was not live at the call, and nobody "
+                                 "touched it during the exit"))
         if device.at_return:
             found.append(Finding(place, "C7", "fail", f"its status was 0x{device.at_return:02x} "
                                  "when ExitBootServices returned"))

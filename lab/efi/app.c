@@ -156,10 +156,14 @@ enum {
 
 void app_put(char c)
 {
-    /* A port that is not there reads as all ones, so this ends on any machine. */
-    while ((app_in8(COM_LINE_STATUS) & COM_CAN_SEND) == 0)
-        ;
-    app_out8(COM1, (uint8_t)c);
+    static bool dead;
+
+    /* A port that is not there reads as all ones; one that never gets rid of a character is given
+     * up after a second or so. */
+    for (unsigned i = 0; !dead && (app_in8(COM_LINE_STATUS) & COM_CAN_SEND) == 0; i++)
+        dead = i > 1000000;
+    if (!dead)
+        app_out8(COM1, (uint8_t)c);
 }
 
 /* Where formatted text goes: to COM1, or to a buffer if there is one. */
@@ -410,6 +414,8 @@ const char *app_status_name(EFI_STATUS status)
 void app_failed(const char *file, int line, const char *what)
 {
     app_print("%s:%d: %s\n", file, line, what);
+    if (app.failed != NULL)
+        app.failed(what);
     app_exit(1);
 }
 
@@ -425,6 +431,8 @@ void app_require_ok(EFI_STATUS status, const char *file, int line, const char *w
     if (!EFI_ERROR(status))
         return;
     app_print("%s:%d: %s: %s (0x%llx)\n", file, line, what, app_status_name(status), status);
+    if (app.failed != NULL)
+        app.failed(what);
     app_exit(1);
 }
 
@@ -555,6 +563,8 @@ uint64_t app_option_number(const char *name, uint64_t otherwise)
         return otherwise;
     if (!parse_number(text, &number)) {
         app_print("option %s=%s is not a number\n", name, text);
+        if (app.failed != NULL)
+            app.failed("an option that should be a number is none");
         app_exit(1);
     }
     return number;
@@ -812,7 +822,7 @@ void app_exit(int result)
         app_out8(DEBUG_EXIT_PORT, (uint8_t)result);
     if (how != NULL && strcmp(how, "halt") == 0)
         halt();
-    if (app.bs == NULL || how != NULL)
+    if (app.bs == NULL || app.no_return || how != NULL)
         app_power_off();
     app.bs->Exit(app.image, result == 0 ? EFI_SUCCESS : EFI_ABORTED, 0, NULL);
     halt(); /* Exit() does not return */

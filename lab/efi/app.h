@@ -32,6 +32,9 @@ struct app {
     EFI_BOOT_SERVICES *bs;
     EFI_RUNTIME_SERVICES *rt;
     unsigned failures; /* how many app_check()s did not hold */
+    bool no_return; /* the firmware holds addresses of the program's: it must not be given back */
+    /* What to do, before the end, about an assertion that does not hold; NULL: nothing more. */
+    void (*failed)(const char *what);
 };
 extern struct app app;
 
@@ -173,6 +176,21 @@ static inline uint32_t app_in32(uint16_t port)
     return value;
 }
 
+/* ---- Interrupts ---- */
+
+/* Off, and back to what they were: for what the firmware's timer must not come in between. */
+static inline uintptr_t app_interrupts_off(void)
+{
+    uintptr_t flags;
+    __asm__ volatile("pushf; pop %0; cli" : "=r"(flags) : : "memory");
+    return flags;
+}
+
+static inline void app_interrupts_back(uintptr_t flags)
+{
+    __asm__ volatile("push %0; popf" : : "r"(flags) : "memory", "cc");
+}
+
 /* ---- Handles and protocols ---- */
 
 /* Handles that carry a protocol, into the caller's array: nothing is allocated. Gives how many were
@@ -213,7 +231,7 @@ void *app_pages(size_t bytes);
 /* A snapshot of the memory map. It lives in the program's own memory, so taking one changes
  * nothing. */
 struct app_map {
-    _Alignas(16) uint8_t bytes[48 * 1024];
+    _Alignas(16) uint8_t bytes[256 * 1024];
     UINTN size, key, entry_size;
     UINT32 version;
 };

@@ -181,9 +181,8 @@ static struct pending {
     uint64_t token;
     uint32_t index;
 } pending[PENDING_MAX];
-/* An interrupt's calls come and go between any two instructions here, so a place is taken before it
- * is filled. */
-static volatile size_t pending_count;
+/* Interrupts make calls, too: they are off while the list is changed. */
+static size_t pending_count;
 
 size_t services_depth(void)
 {
@@ -194,26 +193,29 @@ void services_on_return(struct services_frame *frame, uint32_t index, services_r
                         uint64_t token)
 {
     uint64_t stack = (uintptr_t)frame->stack;
+    uintptr_t flags = app_interrupts_off();
 
     /* What lies deeper in the stack than its caller's caller has been jumped out of. */
     while (pending_count > 0 && pending[pending_count - 1].stack <= stack)
         pending_count--;
-    if (pending_count == PENDING_MAX)
-        return;
-    struct pending *new = &pending[pending_count++];
-    *new = (struct pending){
-        .stack = stack, .from = frame->from, .after = after, .token = token, .index = index};
-    frame->from = (uintptr_t)services_back;
+    if (pending_count < PENDING_MAX) {
+        pending[pending_count++] = (struct pending){
+            .stack = stack, .from = frame->from, .after = after, .token = token, .index = index};
+        frame->from = (uintptr_t)services_back;
+    }
+    app_interrupts_back(flags);
 }
 
 uint64_t services_leave(uint64_t result, uint64_t stack)
 {
     struct pending done;
+    uintptr_t flags = app_interrupts_off();
 
     do {
         app_assert(pending_count > 0);
         done = pending[--pending_count];
     } while (done.stack != stack);
+    app_interrupts_back(flags);
     done.after(done.index, result, done.token);
     return done.from;
 }

@@ -143,33 +143,21 @@ static void out16(uint16_t port, uint16_t value)
 }
 
 /* Address and data are two accesses: with interrupts on, the firmware could come in between. */
-static uintptr_t interrupts_off(void)
-{
-    uintptr_t flags;
-    __asm__ volatile("pushf; pop %0; cli" : "=r"(flags) : : "memory");
-    return flags;
-}
-
-static void interrupts_back(uintptr_t flags)
-{
-    __asm__ volatile("push %0; popf" : : "r"(flags) : "memory", "cc");
-}
-
 uint32_t vm_pci_read32(uint32_t function, uint32_t offset)
 {
-    uintptr_t flags = interrupts_off();
+    uintptr_t flags = app_interrupts_off();
     app_out32(CONFIG_ADDRESS, function | offset);
     uint32_t value = app_in32(CONFIG_DATA);
-    interrupts_back(flags);
+    app_interrupts_back(flags);
     return value;
 }
 
 void vm_pci_write32(uint32_t function, uint32_t offset, uint32_t value)
 {
-    uintptr_t flags = interrupts_off();
+    uintptr_t flags = app_interrupts_off();
     app_out32(CONFIG_ADDRESS, function | offset);
     app_out32(CONFIG_DATA, value);
-    interrupts_back(flags);
+    app_interrupts_back(flags);
 }
 
 uint16_t vm_pci_command(uint32_t function)
@@ -179,10 +167,10 @@ uint16_t vm_pci_command(uint32_t function)
 
 void vm_pci_set_command(uint32_t function, uint16_t command)
 {
-    uintptr_t flags = interrupts_off();
+    uintptr_t flags = app_interrupts_off();
     app_out32(CONFIG_ADDRESS, function | PCI_COMMAND);
     out16(CONFIG_DATA, command);
-    interrupts_back(flags);
+    app_interrupts_back(flags);
 }
 
 /* ---- virtio ---- */
