@@ -87,8 +87,9 @@ static struct exit_event {
     int image;
     enum group group;
     bool open, connected; /* made while devices were being connected */
-    bool dangling;        /* C1: signalled though its context had been freed */
-    bool outlived;        /* C1: still open when its driver had let go of all devices */
+    bool context_freed;
+    bool dangling; /* C1: signalled though its context had been freed */
+    bool outlived; /* C1: still open when its driver had let go of all devices */
 } events[EVENTS_MAX];
 static size_t event_count;
 static uint64_t events_lost;
@@ -405,6 +406,14 @@ static void creating(uint32_t service, struct services_frame *frame)
         (struct asked){.out = extended ? frame->stack[5] : frame->stack[4], .event = new});
 }
 
+/* What is allocated there later is another thing, so this is put down when it happens. */
+static void contexts_freed(uint64_t base, uint64_t size)
+{
+    for (size_t i = 0; i < event_count; i++)
+        if (events[i].open && (uintptr_t)events[i].context - base < size)
+            events[i].context_freed = true;
+}
+
 static void event_closed(EFI_EVENT event)
 {
     for (size_t i = 0; i < event_count; i++)
@@ -433,6 +442,7 @@ static void *hook(uint32_t service, struct services_frame *frame)
     case SERVICE(FreePages):
     case SERVICE(FreePool): {
         struct block *block = block_find(frame->args[0]);
+        contexts_freed(frame->args[0], block != NULL && block->size > 0 ? block->size : 1);
         if (block != NULL)
             block->size = 0;
         break;
@@ -472,22 +482,13 @@ static UINTN map_key(void)
 
 /* ---- Handlers ---- */
 
-static bool freed(const void *context)
-{
-    const struct block *block = block_find((uintptr_t)context);
-
-    /* Its place may be part of another block by now, or of one that could not be put down. */
-    return context != NULL && block != NULL && block->size == 0 && blocks_lost == 0 &&
-           block_holding((uintptr_t)context) == NULL;
-}
-
 static void EFIAPI bracket(EFI_EVENT event, void *context)
 {
     struct exit_event *known = context;
     const struct exit_event *outer = running;
 
     /* Its binding is gone. To run it would be to jump into the dark, and lose the report. */
-    if (freed(known->context)) {
+    if (known->context_freed) {
         known->dangling = true;
         return;
     }

@@ -66,9 +66,19 @@ void drivers_read_options(void)
         path[folder++] = '\\';
     for (size_t i = 0; i < sizeof(name) / sizeof(name[0]); i++)
         path[folder + i < 255 ? folder + i : 255] = name[i];
-    const char *text = file_read(path, &size);
-    if (text != NULL)
-        app_options_add(text, size);
+    uint8_t *text = file_read(path, &size);
+    if (text == NULL)
+        return;
+    /* What an editor may have put in front, and made of the letters. */
+    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        text += 3;
+        size -= 3;
+    } else if (size >= 2 && text[0] == 0xff && text[1] == 0xfe) {
+        for (UINTN i = 2; i + 1 < size; i += 2)
+            text[i / 2 - 1] = text[i + 1] == 0 ? text[i] : '?';
+        size = size / 2 - 1;
+    }
+    app_options_add((const char *)text, size);
 }
 
 /* ---- QEMU's firmware configuration (its docs/specs/fw_cfg) ---- */
