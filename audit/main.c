@@ -180,7 +180,8 @@ static void let_master(void)
 {
     for (size_t i = 0; i < device_count; i++)
         if (kind_is_virtio(devices[i].kind) || devices[i].exit.live == LIVE_YES ||
-            (devices[i].exit.live == LIVE_UNKNOWN && devices[i].driver_count > 0))
+            (devices[i].exit.live == LIVE_UNKNOWN && devices[i].driver_count > 0 &&
+             devices[i].kind != KIND_BRIDGE))
             device_let_master(&devices[i]);
 }
 
