@@ -3,10 +3,14 @@
 OUR_C = $(shell git ls-files '*.c' '*.h')
 OUR_SCRIPTS := baton bench/run tests/run
 
+.PHONY: deps-test
+deps-test:
+	@lab/install lab/packages tests/packages
+
 .PHONY: test check-format check-types format
 
 # A recursive make inside, because what deps installs may be what make looked for when it started.
-test: deps
+test: deps-test
 	@tests/run $(TEST)
 
 check-format:
