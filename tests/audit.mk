@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # The auditor's own tests: drivers that break one rule each, and what it has to say about them.
 #
-#   make test-audit               all of them; five minutes
+#   make test-audit               all of them; a quarter of an hour
 #   make test-audit AUDIT=WORDS   only what pytest's -k WORDS picks
 
 # Each is a driver of its own, made from the file of its kind with -DOFFENCE=its name.
