@@ -124,6 +124,18 @@ def check_firmware(path: Path, what: str) -> None:
         at += size
 
 
+def halves_of(path: Path) -> tuple[bytes, bytes] | None:
+    """Variables and code of an OVMF image that has both in one file, as its build also makes it
+    (OVMF.fd); None if it is another kind of file."""
+    data = _bytes_of(path, "the firmware")
+    if data[0x28:0x2C] != b"_FVH" or data[0x10:0x20] != _NV_DATA:
+        return None
+    size: int = struct.unpack_from("<Q", data, 0x20)[0]
+    if data[size + 0x28:size + 0x2C] != b"_FVH":
+        return None
+    return data[:size], data[size:]
+
+
 # What a disk image of another kind begins with, and what it is.
 _OTHER_KINDS = {
     b"KDMV": "VMDK",

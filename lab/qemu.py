@@ -100,6 +100,8 @@ class Firmware:
 
     code: Path = OVMF / "OVMF_CODE_4M.fd"
     variables: Path = OVMF / "OVMF_VARS_4M.fd"
+    file: Path | None = None
+    """Where both were cut from, if they were one file."""
 
     def check(self) -> None:
         for path, what in ((self.code, "code"), (self.variables, "variables")):

@@ -9,6 +9,7 @@ For tests:
 """
 
 import datetime
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,7 +25,8 @@ from lab.audit.network import Flood
 from lab.boot import last_line, package_version
 from lab.cache import file_sum
 from lab.errors import LabError
-from lab.paths import BUILD, LOGS, ROM, shown
+from lab.inputs import halves_of
+from lab.paths import BUILD, LAB, LOGS, ROM, shown
 from lab.progress import Progress
 from lab.qemu import Firmware, Machine, Result, plain
 from lab.trace import AUDIT_EVENTS
@@ -81,15 +83,27 @@ class _Asked:
 
 
 def firmware_of(code: Path | None, variables: Path | None) -> Firmware:
-    """The firmware that was asked for. Variables that are not named are those that lie beside the
-    code as distributions name them (…_CODE….fd, …_VARS….fd), else Debian's."""
+    """The firmware that was asked for. Variables that are not named are those in the same file, or
+    that lie beside the code as distributions name them (…_CODE….fd, …_VARS….fd), else Debian's."""
     usual = Firmware()
     if code is None:
         return Firmware(usual.code, variables or usual.variables)
+    halves = halves_of(code) if variables is None and code.is_file() else None
+    if halves is not None:
+        return Firmware(_kept(halves[1], "code"), _kept(halves[0], "variables"), code)
     if variables is None:
         near = code.with_name(f"{code.name.partition('.')[0].replace('CODE', 'VARS')}.fd")
         variables = near if near != code and near.is_file() else usual.variables
     return Firmware(code, variables)
+
+
+def _kept(data: bytes, what: str) -> Path:
+    path = LAB / "firmware" / f"{hashlib.sha256(data).hexdigest()[:16]}-{what}.fd"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".tmp")
+    new.write_bytes(data)
+    new.replace(path)
+    return path
 
 
 def audit(options: Options, progress: Progress | None = None) -> Outcome:
@@ -211,9 +225,10 @@ def _outcome(options: Options, asked: _Asked, accelerator: str, result: Result) 
 
 
 def _firmware_facts(firmware: Firmware) -> dict[str, object]:
-    version = package_version("ovmf") if firmware.code.parent == qemu.OVMF else ""
-    return {"file": str(firmware.code), "package": f"ovmf {version}" if version else None,
-            "sha256": file_sum(firmware.code)}
+    file = firmware.file or firmware.code
+    version = package_version("ovmf") if file.parent in (qemu.OVMF, Path("/usr/share/ovmf")) else ""
+    return {"file": str(file), "package": f"ovmf {version}" if version else None,
+            "sha256": file_sum(file)}
 
 
 def trouble(result: Result, said: Said, seen: host.Seen, timeout: float) -> str | None:

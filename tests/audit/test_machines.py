@@ -3,6 +3,7 @@
 for longer than it was told, and with a sentence that says why. (tests/lab has more of the latter,
 with a stand-in for QEMU.)"""
 
+import hashlib
 import json
 import os
 import signal
@@ -66,6 +67,14 @@ def test_small(tmp_path: Path, machine: str) -> None:
     size = sum(end - begin for begin, end in watched(report))
     assert 32 << 20 < size < 128 << 20
     assert all(event["bytes"] >= size for event in report["events"] if event["type"] == "watch")
+
+
+def test_firmware_in_one_file(tmp_path: Path) -> None:
+    both = tmp_path / "OVMF.fd"
+    both.write_bytes(Firmware().variables.read_bytes() + Firmware().code.read_bytes())
+    report = good(tmp_path, "--firmware", both)
+    assert report["firmware"]["file"] == str(both)
+    assert report["firmware"]["sha256"] == hashlib.sha256(both.read_bytes()).hexdigest()
 
 
 def test_more_than_4_gib(tmp_path: Path) -> None:

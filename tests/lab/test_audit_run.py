@@ -276,6 +276,23 @@ def test_variables_that_belong_to_the_code(tmp_path: Path) -> None:
     assert audit.firmware_of(plain, None) == Firmware(plain, usual.variables)
 
 
+def test_firmware_in_one_file(tmp_path: Path) -> None:
+    code, variables = usual_halves()
+    both = write(tmp_path / "OVMF.fd", variables + code)
+    found = audit.firmware_of(both, None)
+    assert found.file == both
+    assert (found.code.read_bytes(), found.variables.read_bytes()) == (code, variables)
+    # Named variables are the user's wish; and a store of variables alone is no firmware.
+    assert audit.firmware_of(both, Path("v")) == Firmware(both, Path("v"))
+    alone = write(tmp_path / "alone.fd", variables)
+    assert audit.firmware_of(alone, None).code == alone
+
+
+def usual_halves() -> tuple[bytes, bytes]:
+    usual = Firmware()
+    return usual.code.read_bytes(), usual.variables.read_bytes()
+
+
 def test_the_page_is_only_written_when_asked_for(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("not asked for")
