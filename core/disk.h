@@ -39,6 +39,7 @@ struct disk_info {
     uint32_t blocks_per_physical;     /* 1 where the device does not say */
     uint32_t optimal_transfer_blocks; /* 0 where the device does not say */
     bool read_only;
+    bool removable;
     bool write_cache; /* a flush has something to do */
 };
 
@@ -55,6 +56,9 @@ struct disk_ops {
     bool (*ready)(const struct disk *disk);
     /* Ends every request that is not done with `why`, and brings the device up anew. */
     enum result (*restart)(struct disk *disk, enum result why);
+    /* Gives the CPU away until ready() may have become true, or the time is over; may come back
+     * for no reason. NULL for a device that works without our CPU. */
+    void (*wait)(struct disk *disk, uint64_t deadline);
 };
 
 struct disk {

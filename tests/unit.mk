@@ -12,7 +12,7 @@ UNIT_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 UNIT_CFLAGS := -std=c11 -O1 -g -fno-omit-frame-pointer $(WARN) $(UNIT_SANITIZE)
 UNIT_BUILD := $(BUILD)/unit
 
-UNIT_SHARED := $(patsubst %.c,$(UNIT_BUILD)/%.o,$(CORE_SRC) tests/model/dma.c \
+UNIT_SHARED := $(patsubst %.c,$(UNIT_BUILD)/%.o,$(CORE_VIRTIO_SRC) tests/model/dma.c \
 	tests/model/virtio_device.c tests/unit/harness.c)
 UNIT_DRIVERS := $(UNIT_SUITES:%=$(UNIT_BUILD)/test_%)
 
@@ -49,7 +49,7 @@ FUZZ_RUNS ?= 20000
 FUZZ_SECONDS ?= 30
 FUZZ_CFLAGS := -std=c11 -O1 -g $(WARN) -fsanitize=fuzzer,address,undefined \
 	-fno-sanitize-recover=all -I.
-FUZZ_SRC := $(CORE_SRC) tests/model/dma.c tests/model/virtio_device.c
+FUZZ_SRC := $(CORE_VIRTIO_SRC) tests/model/dma.c tests/model/virtio_device.c
 
 $(FUZZ_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -71,4 +71,4 @@ test-fuzz: $(FUZZ_BUILD)/virtio_blk
 .PHONY: test-broken
 test-broken: $(UNIT_PROGRAMS)
 	@CC='$(UNIT_CC)' CFLAGS='$(UNIT_CFLAGS) -Wno-error' SANITIZE='$(UNIT_SANITIZE)' \
-	    CORE_SRC='$(CORE_SRC)' tests/broken/run.sh $(UNIT_BUILD) $(BUILD)/broken
+	    CORE_SRC='$(CORE_VIRTIO_SRC)' tests/broken/run.sh $(UNIT_BUILD) $(BUILD)/broken

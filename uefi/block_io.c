@@ -9,11 +9,29 @@
  * pause. Not more often: under emulation, each pause takes the lock that the device needs to work.
  */
 #define SPINS_PER_POLL 1024u
+/* How long to give the CPU away at most: timers of others wait for as long. */
+#define REST_MS 10u
 
 static void poll(struct block_io *block)
 {
     EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
     block->disk->ops->poll(block->disk);
+    bs->RestoreTPL(tpl);
+}
+
+/* Nothing has come back for a while: gives the CPU to a disk that needs it. Looks at the flag once
+ * more where nobody can come in between, or what is waited for could have come already. */
+static void rest(struct block_io *block, const volatile bool *flag)
+{
+    const struct disk_ops *ops = block->disk->ops;
+
+    if (!ops->wait) {
+        cpu_relax();
+        return;
+    }
+    EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
+    if (!*flag)
+        ops->wait(block->disk, clock_ticks() + REST_MS * exit_shared->ticks_per_ms);
     bs->RestoreTPL(tpl);
 }
 
@@ -26,7 +44,7 @@ static void wait_until(struct block_io *block, const volatile bool *flag)
             poll(block);
         } else if (spins % SPINS_PER_POLL == 0) {
             poll(block);
-            cpu_relax();
+            rest(block, flag);
         }
     }
 }
@@ -273,6 +291,7 @@ EFI_STATUS block_io_install(struct block_io *block, struct disk *disk, EFI_HANDL
         .media =
             {
                 .MediaId = 1,
+                .RemovableMedia = info->removable,
                 .MediaPresent = TRUE,
                 .ReadOnly = info->read_only,
                 .WriteCaching = info->write_cache,

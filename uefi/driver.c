@@ -20,7 +20,7 @@ static EFI_GUID supported_version_guid = EFI_DRIVER_SUPPORTED_EFI_VERSION_PROTOC
 
 /* Ours: where struct exit_shared is found. A change of that structure needs a new GUID. */
 static EFI_GUID exit_shared_guid = {
-    0x6d1c8a52, 0x0f0b, 0x4b7e, {0x9a, 0x53, 0x1e, 0x6c, 0x27, 0xb1, 0x4d, 0x90}};
+    0x6d1c8a53, 0x0f0b, 0x4b7e, {0x9a, 0x53, 0x1e, 0x6c, 0x27, 0xb1, 0x4d, 0x91}};
 
 static EFI_DRIVER_SUPPORTED_EFI_VERSION_PROTOCOL supported_version = {
     .Length = sizeof(supported_version),
@@ -106,37 +106,66 @@ static EFI_STATUS find_exit_shared(void)
 
 /* ---- Coming and going ---- */
 
-static EFI_STATUS install(void)
+/* The drivers in this image. The first is on the image's own handle, each other on one of its own
+ * (UEFI 2.10 §11.1: a handle can have one Driver Binding). */
+static struct driver {
+    EFI_DRIVER_BINDING_PROTOCOL *binding;
+    EFI_COMPONENT_NAME2_PROTOCOL *name;
+} drivers[] = {
+    {&virtio_blk_driver_binding, &virtio_blk_component_name},
+    {&xen_driver_binding, &xen_component_name},
+};
+#define DRIVERS (sizeof(drivers) / sizeof(drivers[0]))
+
+static EFI_STATUS uninstall(size_t count)
 {
-    return bs->InstallMultipleProtocolInterfaces(
-        &driver_image, &driver_binding_guid, &virtio_blk_driver_binding, &component_name2_guid,
-        &virtio_blk_component_name, &supported_version_guid, &supported_version, NULL);
+    EFI_STATUS status = EFI_SUCCESS;
+
+    for (size_t i = count; i-- > 0 && !EFI_ERROR(status);) {
+        const struct driver *driver = &drivers[i];
+        status = bs->UninstallMultipleProtocolInterfaces(
+            driver->binding->DriverBindingHandle, &driver_binding_guid, driver->binding,
+            &component_name2_guid, driver->name, &supported_version_guid, &supported_version, NULL);
+    }
+    return status;
 }
 
-static EFI_STATUS uninstall(void)
+static EFI_STATUS install(void)
 {
-    return bs->UninstallMultipleProtocolInterfaces(
-        driver_image, &driver_binding_guid, &virtio_blk_driver_binding, &component_name2_guid,
-        &virtio_blk_component_name, &supported_version_guid, &supported_version, NULL);
+    for (size_t i = 0; i < DRIVERS; i++) {
+        const struct driver *driver = &drivers[i];
+        driver->binding->ImageHandle = driver_image;
+        driver->binding->DriverBindingHandle = i == 0 ? driver_image : NULL;
+        EFI_STATUS status = bs->InstallMultipleProtocolInterfaces(
+            &driver->binding->DriverBindingHandle, &driver_binding_guid, driver->binding,
+            &component_name2_guid, driver->name, &supported_version_guid, &supported_version, NULL);
+        if (EFI_ERROR(status)) {
+            uninstall(i);
+            return status;
+        }
+    }
+    return EFI_SUCCESS;
 }
 
 static EFI_STATUS EFIAPI unload(EFI_HANDLE image)
 {
     EFI_HANDLE *handles = NULL;
     UINTN count = 0;
+    (void)image;
 
     EFI_STATUS status = bs->LocateHandleBuffer(ByProtocol, &pci_io_guid, NULL, &count, &handles);
     if (EFI_ERROR(status))
         count = 0;
     for (UINTN i = 0; i < count; i++)
-        bs->DisconnectController(handles[i], image, NULL);
+        for (size_t k = 0; k < DRIVERS; k++)
+            bs->DisconnectController(handles[i], drivers[k].binding->DriverBindingHandle, NULL);
     if (handles)
         bs->FreePool(handles);
 
     /* Somebody will not let go of one of our disks. */
     if (driver_bindings != 0)
         return EFI_ACCESS_DENIED;
-    return uninstall();
+    return uninstall(DRIVERS);
 }
 
 EFI_STATUS EFIAPI efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system_table);
@@ -148,8 +177,6 @@ EFI_STATUS EFIAPI efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system_table)
     st = system_table;
     bs = system_table->BootServices;
     driver_image = image;
-    virtio_blk_driver_binding.ImageHandle = image;
-    virtio_blk_driver_binding.DriverBindingHandle = image;
 
     EFI_STATUS status = bs->HandleProtocol(image, &loaded_image_guid, &loaded);
     if (EFI_ERROR(status))

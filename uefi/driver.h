@@ -23,6 +23,8 @@ extern unsigned driver_bindings;
 
 extern EFI_DRIVER_BINDING_PROTOCOL virtio_blk_driver_binding;
 extern EFI_COMPONENT_NAME2_PROTOCOL virtio_blk_component_name;
+extern EFI_DRIVER_BINDING_PROTOCOL xen_driver_binding;
+extern EFI_COMPONENT_NAME2_PROTOCOL xen_component_name;
 
 extern EFI_GUID block_io_guid;
 extern EFI_GUID block_io2_guid;

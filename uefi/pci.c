@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 
+#include "uefi/log.h"
 #include "uefi/pci.h"
 
 #include <efipciio.h>
@@ -109,56 +110,20 @@ static void unmap(void *context, const struct dma_mapping *mapping)
     pci->io->Unmap(pci->io, mapping->cookie);
 }
 
-static CHAR16 *put_text(CHAR16 *at, const char *text)
-{
-    while (*text)
-        *at++ = (CHAR16)*text++;
-    return at;
-}
-
-static CHAR16 *put_number(CHAR16 *at, uint64_t number, unsigned base, unsigned width)
-{
-    CHAR16 digits[20];
-    unsigned count = 0;
-
-    do {
-        digits[count++] = (CHAR16) "0123456789abcdef"[number % base];
-        number /= base;
-    } while (number || count < width);
-    while (count)
-        *at++ = digits[--count];
-    return at;
-}
-
-/* On the console: a driver that cannot do its work has nowhere else to say so. */
-static void log_line(void *context, const char *sentence, uint64_t number)
+static void log_pci(void *context, const char *sentence, uint64_t number)
 {
     const struct pci_binding *pci = context;
-    CHAR16 line[192], *at = line;
-    size_t length = 0;
+    CHAR16 about[24], *at = about; /* "PCI 0000:00:04.0" */
 
-    if (!st->ConOut)
-        return;
-    while (sentence[length])
-        length++;
-    /* What stands around the sentence takes at most 55 characters. */
-    if (length > sizeof(line) / sizeof(line[0]) - 64)
-        return;
-    at = put_text(at, "Baton: PCI ");
+    at = put_text(at, "PCI ");
     at = put_number(at, pci->where.segment, 16, 4);
     at = put_text(at, ":");
     at = put_number(at, pci->where.bus, 16, 2);
     at = put_text(at, ":");
     at = put_number(at, pci->where.device, 16, 2);
     at = put_text(at, ".");
-    at = put_number(at, pci->where.function, 16, 1);
-    at = put_text(at, ": ");
-    at = put_text(at, sentence);
-    at = put_text(at, " ");
-    at = put_number(at, number, 10, 1);
-    at = put_text(at, "\r\n");
-    *at = 0;
-    st->ConOut->OutputString(st->ConOut, line);
+    put_number(at, pci->where.function, 16, 1);
+    log_line(about, sentence, number);
 }
 
 /* ---- Taking a device and giving it back ---- */
@@ -204,7 +169,7 @@ EFI_STATUS pci_open(struct pci_binding *pci, EFI_DRIVER_BINDING_PROTOCOL *driver
                 .bus_master = bus_master,
                 .map = map,
                 .unmap = unmap,
-                .log = log_line,
+                .log = log_pci,
             },
     };
     EFI_STATUS status =

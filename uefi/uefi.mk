@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # The UEFI driver image, and the proof that its exit path reaches nothing (C2).
 
-UEFI_SRC := uefi/driver.c uefi/pci.c uefi/block_io.c uefi/virtio_blk.c uefi/exit.c
+UEFI_SRC := uefi/driver.c uefi/log.c uefi/pci.c uefi/block_io.c uefi/virtio_blk.c \
+	uefi/xen.c uefi/exit.c
 UEFI_OBJ := $(patsubst %.c,$(BUILD)/efi/%.o,$(UEFI_SRC) $(CORE_SRC) $(CORE_X86_SRC))
 
 # Everything that runs inside ExitBootServices.
-EXIT_SRC := uefi/exit.c core/virtio/exit.c core/x86/regs.c
+EXIT_SRC := uefi/exit.c core/virtio/exit.c core/xen/exit.c core/xen/store.c core/xen/grants.c \
+	core/xen/events.c core/x86/regs.c core/x86/memory.c core/x86/hypercall.c
 EXIT_OBJ := $(EXIT_SRC:%.c=$(BUILD)/efi/%.o)
 
 $(BUILD)/exit-path.ok: uefi/check-exit-path $(EXIT_OBJ)
