@@ -16,8 +16,6 @@
 #define BOUNCE_BYTES 4096u
 /* The largest block that makes sense: firmware keeps buffers of many blocks for each disk. */
 #define BLOCK_MAX (64u << 10)
-/* How often to ask a device that is slow whether it has failed. */
-#define LOOK_MS 100
 
 #define STATUS_NOT_WRITTEN 0xff
 
@@ -29,6 +27,11 @@
 static struct blk *blk_of(struct disk *disk)
 {
     return (struct blk *)(void *)((char *)disk - offsetof(struct blk, disk));
+}
+
+static struct blk *blk_of_pieces(struct pieces *pieces)
+{
+    return (struct blk *)(void *)((char *)pieces - offsetof(struct blk, pieces));
 }
 
 static void blk_log(const struct blk *blk, const char *sentence, uint64_t number)
@@ -178,11 +181,13 @@ static enum result negotiate(struct blk *blk)
 }
 
 static const struct disk_ops blk_ops;
+static const struct pieces_ops blk_pieces;
 
 enum result blk_attach(struct blk *blk, const struct rich_door *rich,
                        const struct pci_function *where, size_t *memory_bytes)
 {
-    *blk = (struct blk){.disk = {.ops = &blk_ops}, .pending_tail = &blk->pending};
+    *blk = (struct blk){.disk = {.ops = &blk_ops}};
+    pieces_init(&blk->pieces, &blk_pieces, rich, RING_SLOTS_MAX);
 
     enum result result = virtio_find(&blk->device, rich, where);
     if (!result)
@@ -228,8 +233,8 @@ static uint32_t add_descriptor(struct vring_desc *desc, uint64_t address, uint32
     return 1;
 }
 
-/* Posts one device request: a flush, or the next `mapping` of a transfer. */
-static void post(struct blk *blk, unsigned slot, struct disk_request *request,
+/* Sends one device request: a flush, or the next `mapping` of a transfer. */
+static void send(struct blk *blk, unsigned slot, struct disk_request *request,
                  const struct dma_mapping *mapping, uint32_t bytes)
 {
     static const uint32_t types[] = {
@@ -250,13 +255,7 @@ static void post(struct blk *blk, unsigned slot, struct disk_request *request,
         .sector = request->op == DISK_FLUSH ? 0 : request->sector + request->issued / DISK_SECTOR,
     };
     *status = STATUS_NOT_WRITTEN;
-    blk->slots[slot] = (struct blk_slot){
-        .request = request,
-        .mapping = *mapping,
-        .bytes = bytes,
-        .order = blk->posted++,
-        .ahead = UINT32_MAX,
-    };
+    blk->slots[slot] = (struct blk_slot){.mapping = *mapping};
 
     if (blk->bounce_bytes != 0) {
         uint32_t out = SLOT_HEADER, in = 1;
@@ -283,10 +282,7 @@ static void post(struct blk *blk, unsigned slot, struct disk_request *request,
         count += add_descriptor(&desc[count], status_address, 1, VRING_DESC_F_WRITE);
     }
 
-    if (blk->ring.busy == 0)
-        blk->look_at = deadline_in_ms(blk->device.rich, LOOK_MS);
-    request->in_flight++;
-    request->issued += bytes;
+    pieces_begin(&blk->pieces, slot, request, bytes);
     ring_post(&blk->ring, slot, count);
 }
 
@@ -327,54 +323,35 @@ static enum result map_piece(struct blk *blk, const struct disk_request *request
     return RESULT_NO_MEMORY;
 }
 
-/* Issues what is left of a request. False if it has to wait for room. */
-static bool issue_request(struct blk *blk, struct disk_request *request)
+static enum post post(struct pieces *pieces, struct disk_request *request)
 {
+    struct blk *blk = blk_of_pieces(pieces);
+    struct dma_mapping mapping = {0};
     unsigned slot;
 
+    if (!ring_free_slot(&blk->ring, &slot))
+        return POST_LATER;
     if (request->op == DISK_FLUSH) {
-        /* The device flushes what it has finished: everything before has to be (§5.2.6.2). */
-        if (blk->ring.busy != 0)
-            return false;
-        if (blk->disk.info.write_cache && ring_free_slot(&blk->ring, &slot))
-            post(blk, slot, request, &(struct dma_mapping){0}, 0);
-        return true;
+        if (blk->disk.info.write_cache)
+            send(blk, slot, request, &mapping, 0);
+        return POSTED;
     }
-
-    while (request->result == RESULT_OK && request->issued < request->bytes) {
-        struct dma_mapping mapping;
-        if (!ring_free_slot(&blk->ring, &slot))
-            return false;
-        if (map_piece(blk, request, &mapping) != RESULT_OK) {
-            if (blk->ring.busy != 0)
-                return false;
-            request->result = RESULT_NO_MEMORY;
-            break;
-        }
-        size_t bytes = request->bytes - request->issued;
-        if (bytes > blk->piece_bytes)
-            bytes = blk->piece_bytes;
-        if (blk->bounce_bytes == 0)
-            bytes = mapping.bytes;
-        post(blk, slot, request, &mapping, (uint32_t)bytes);
-    }
-    return true;
+    if (map_piece(blk, request, &mapping) != RESULT_OK)
+        return POST_NEVER;
+    size_t bytes = request->bytes - request->issued;
+    if (bytes > blk->piece_bytes)
+        bytes = blk->piece_bytes;
+    if (blk->bounce_bytes == 0)
+        bytes = mapping.bytes;
+    send(blk, slot, request, &mapping, (uint32_t)bytes);
+    return POSTED;
 }
 
 static void issue(struct blk *blk)
 {
     uint16_t before = blk->ring.avail_next;
 
-    while (blk->pending) {
-        struct disk_request *request = blk->pending;
-        if (!issue_request(blk, request))
-            break;
-        blk->pending = request->next;
-        if (!blk->pending)
-            blk->pending_tail = &blk->pending;
-        if (request->in_flight == 0)
-            request->done(request);
-    }
+    pieces_issue(&blk->pieces);
     if (blk->ring.avail_next != before)
         ring_notify(&blk->ring);
 }
@@ -382,67 +359,46 @@ static void issue(struct blk *blk)
 static enum result blk_submit(struct disk *disk, struct disk_request *request)
 {
     struct blk *blk = blk_of(disk);
-    uint64_t sectors_per_block = disk->info.block_size / DISK_SECTOR;
-    uint64_t sectors = disk->info.blocks * sectors_per_block;
+    enum result result = disk_check(&disk->info, request);
 
-    if (request->op == DISK_FLUSH) {
-        request->bytes = 0;
-    } else {
-        if (request->bytes == 0 || request->bytes % disk->info.block_size != 0 ||
-            request->sector % sectors_per_block != 0 || request->sector >= sectors ||
-            request->bytes / DISK_SECTOR > sectors - request->sector)
-            return RESULT_OUT_OF_RANGE;
-        if (request->op == DISK_WRITE && disk->info.read_only)
-            return RESULT_WRITE_PROTECTED;
-    }
+    if (result)
+        return result;
     /* Given up, or let go by the exit: then nothing may wake it up again (C4). */
     if (blk->device.exit.state != VIRTIO_LIVE)
         return RESULT_DEVICE_ERROR;
-
-    request->result = RESULT_OK;
-    request->next = NULL;
-    request->issued = 0;
-    request->in_flight = 0;
-    *blk->pending_tail = request;
-    blk->pending_tail = &request->next;
+    pieces_submit(&blk->pieces, request);
     issue(blk);
     return RESULT_OK;
 }
 
 /* ---- And on their way back ---- */
 
-/* The request no longer waits for this slot. `let_go` is false for a device that may still use the
- * mapping: then that is left as it is (C5). */
-static void finish_slot(struct blk *blk, unsigned slot, enum result result, bool let_go)
+static void release(struct pieces *pieces, unsigned slot, enum result result, bool let_go)
 {
-    struct blk_slot *done = &blk->slots[slot];
-    struct disk_request *request = done->request;
+    struct blk *blk = blk_of_pieces(pieces);
+    const struct blk_slot *done = &blk->slots[slot];
     const struct rich_door *rich = blk->device.rich;
 
+    /* A device that may still use the mapping: then that is left as it is (C5). */
     if (let_go && done->mapping.bytes != 0)
         rich->unmap(rich->context, &done->mapping);
     if (result == RESULT_OK && done->bounce_to)
-        __builtin_memcpy(done->bounce_to, slot_memory(blk, slot) + SLOT_HEADER, done->bytes);
-
-    *done = (struct blk_slot){0};
-    if (request->result == RESULT_OK)
-        request->result = result;
-    request->in_flight--;
-    /* The first of the pending has more to issue, or to be told that it need not. */
-    if (request->in_flight == 0 && request != blk->pending)
-        request->done(request);
+        __builtin_memcpy(done->bounce_to, slot_memory(blk, slot) + SLOT_HEADER,
+                         pieces->at[slot].bytes);
 }
+
+static const struct pieces_ops blk_pieces = {.post = post, .release = release};
 
 /* Whether what the device says about a slot can be true, and whether it says that all went well. */
 static bool check_slot(const struct blk *blk, unsigned slot, uint32_t written, enum result *result)
 {
-    const struct blk_slot *done = &blk->slots[slot];
-    size_t at = SLOT_HEADER + (done->bounce_to ? done->bytes : blk->bounce_bytes);
+    uint32_t bytes = blk->pieces.at[slot].bytes;
+    size_t at = SLOT_HEADER + (blk->slots[slot].bounce_to ? bytes : blk->bounce_bytes);
     uint8_t status = *(volatile uint8_t *)(slot_memory(blk, slot) + at);
 
     /* Anything less is common, also the length of what was read from us: devices have always been
      * careless with this field. */
-    if (written > 1 + done->bytes) {
+    if (written > 1 + bytes) {
         blk_log(blk, "the device says that it wrote more than it was given room for; bytes",
                 written);
         return false;
@@ -451,31 +407,13 @@ static bool check_slot(const struct blk *blk, unsigned slot, uint32_t written, e
     return true;
 }
 
-/* Ends everything that is not done. */
-static void fail_all(struct blk *blk, enum result why, bool let_go)
-{
-    for (unsigned slot = 0; slot < blk->ring.slots; slot++)
-        if (blk->slots[slot].request)
-            finish_slot(blk, slot, why, let_go);
-
-    struct disk_request *request = blk->pending;
-    blk->pending = NULL;
-    blk->pending_tail = &blk->pending;
-    while (request) {
-        struct disk_request *next = request->next;
-        request->result = why;
-        request->done(request);
-        request = next;
-    }
-}
-
 /* If the exit has let the device go, what it cut off still waits to be told. It may be asked: an
  * ExitBootServices that fails comes back to callers who wait. */
 static bool still_live(struct blk *blk)
 {
     if (blk->device.exit.state == VIRTIO_LIVE)
         return true;
-    fail_all(blk, RESULT_DEVICE_ERROR, blk->device.exit.state == VIRTIO_DORMANT);
+    pieces_fail(&blk->pieces, RESULT_DEVICE_ERROR, blk->device.exit.state == VIRTIO_DORMANT);
     return false;
 }
 
@@ -493,7 +431,7 @@ static enum result blk_restart(struct disk *disk, enum result why)
     /* If not, bus mastering goes off before anybody hears that their buffer is theirs again (C5).
      */
     bool let_go = acknowledged || virtio_down(&blk->device, 0, blk->memory.bytes);
-    fail_all(blk, why, let_go);
+    pieces_fail(&blk->pieces, why, let_go);
     if (acknowledged) {
         result = negotiate(blk);
         /* The ring was planned for these features. */
@@ -509,31 +447,6 @@ static enum result blk_restart(struct disk *disk, enum result why)
             virtio_down(&blk->device, VIRTIO_RESET_MS, blk->memory.bytes);
     }
     return result;
-}
-
-/*
- * Whether some request has waited for too long. A slow device keeps the later ones waiting for
- * those ahead of them, so only the time counts in which none ahead was finished; and no stream of
- * others that overtake it can keep a lost one waiting for ever (C6). Time is counted in looks: a
- * machine that was stopped for an hour and goes on does not blame its disk.
- */
-static bool overdue(struct blk *blk)
-{
-    bool found = false;
-
-    for (unsigned i = 0; i < blk->ring.slots; i++) {
-        struct blk_slot *slot = &blk->slots[i];
-        uint32_t ahead = 0;
-        if (!slot->request)
-            continue;
-        for (unsigned k = 0; k < blk->ring.slots; k++)
-            if (blk->slots[k].request && (int32_t)(blk->slots[k].order - slot->order) < 0)
-                ahead++;
-        slot->looks = ahead < slot->ahead ? 0 : slot->looks + 1;
-        slot->ahead = ahead;
-        found |= slot->looks >= BLK_TIMEOUT_MS / LOOK_MS;
-    }
-    return found;
 }
 
 static void blk_poll(struct disk *disk)
@@ -553,7 +466,7 @@ static void blk_poll(struct disk *disk)
             blk_restart(disk, RESULT_DEVICE_ERROR);
             return;
         }
-        finish_slot(blk, slot, result, true);
+        pieces_finish(&blk->pieces, slot, result, true);
     }
     if (event == RING_BROKEN) {
         blk_log(blk, "the device's used ring makes no sense, at index", blk->ring.used_next);
@@ -562,15 +475,15 @@ static void blk_poll(struct disk *disk)
     }
     issue(blk);
 
-    if (blk->ring.busy == 0 || !deadline_passed(blk->look_at))
+    if (!pieces_look_due(&blk->pieces))
         return;
-    blk->look_at = deadline_in_ms(blk->device.rich, LOOK_MS);
     uint8_t status = reg_read8(&blk->device.exit.status, 0);
     if (status & VIRTIO_CONFIG_S_NEEDS_RESET) {
         blk_log(blk, "the device says that it has failed; its status is", status);
         blk_restart(disk, RESULT_DEVICE_ERROR);
-    } else if (overdue(blk)) {
-        blk_log(blk, "a request has not been answered for this many milliseconds:", BLK_TIMEOUT_MS);
+    } else if (pieces_overdue(&blk->pieces)) {
+        blk_log(blk,
+                "a request has not been answered for this many milliseconds:", PIECE_TIMEOUT_MS);
         blk_restart(disk, RESULT_TIMEOUT);
     }
 }
@@ -595,6 +508,6 @@ bool blk_detach(struct blk *blk)
 {
     bool let_go = virtio_down(&blk->device, VIRTIO_RESET_MS, blk->memory.bytes);
 
-    fail_all(blk, RESULT_ABORTED, let_go);
+    pieces_fail(&blk->pieces, RESULT_ABORTED, let_go);
     return let_go;
 }

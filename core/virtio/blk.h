@@ -9,42 +9,32 @@
  */
 #pragma once
 
-#include "core/disk.h"
+#include "core/pieces.h"
 #include "core/virtio/device.h"
 #include "core/virtio/ring.h"
-
-/* How long a request may wait, nothing before it being finished either, until the device is given
- * up (C6). */
-#define BLK_TIMEOUT_MS 30000
 
 /* The most shared memory that a binding takes. Only a legacy device with a queue of 16,384 entries
  * or more could want more. */
 #define BLK_MEMORY_MAX (240u << 10)
 
+/* What a slot of the ring, which carries one piece of a request, has besides. */
 struct blk_slot {
-    struct disk_request *request;
     struct dma_mapping mapping; /* of this piece of the request's buffer; bytes 0 if none */
     void *bounce_to;            /* where a bounced read goes; NULL otherwise */
-    uint32_t bytes;             /* of data in this piece */
-    uint32_t order;             /* counts up from one post to the next */
-    uint32_t ahead;             /* how many posted before this one were busy at the last look */
-    uint32_t looks;             /* how often in a row that number had not become smaller */
 };
 
 struct blk {
     struct disk disk;
     struct virtio_device device;
     struct ring ring;
+    struct pieces pieces;
     struct dma_block memory; /* ring, then each slot's header, bounced data and status */
 
     uint32_t segment_bytes; /* the most that one descriptor may carry */
     uint32_t piece_bytes;   /* the most that one device request may carry */
     uint32_t bounce_bytes;  /* room for data in a slot; 0 but for a queue of two entries */
-    uint64_t look_at;       /* when to look next whether the device has failed */
-    uint32_t posted;        /* counts posts: where blk_slot.order comes from */
 
     struct blk_slot slots[RING_SLOTS_MAX];
-    struct disk_request *pending, **pending_tail; /* in order; the first may be partly issued */
 };
 
 /*

@@ -141,7 +141,7 @@ static void use(struct blk *blk, const uint8_t *operations, size_t count)
             (void)disk->ops->ready(disk);
             break;
         case 6:
-            vdev_skip_ms(size < 30 ? 40 : BLK_TIMEOUT_MS + 1);
+            vdev_skip_ms(size < 30 ? 40 : PIECE_TIMEOUT_MS + 1);
             disk->ops->poll(disk);
             break;
         default:

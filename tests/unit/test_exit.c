@@ -350,12 +350,12 @@ static void a_device_that_never_answers_times_out(void **state)
         options.reset_reads = 50;
         vdev_plug(&options);
         assert_int_equal(bind(&binding), RESULT_OK);
-        vdev_skip_ms(3 * BLK_TIMEOUT_MS); /* an idle disk does not run out of time */
+        vdev_skip_ms(3 * PIECE_TIMEOUT_MS); /* an idle disk does not run out of time */
         uint64_t since = vdev_time();
         start_reads(&binding, io, LENGTH(io));
         io_wait(&binding, io[0]);
         uint64_t took = vdev_time() - since;
-        assert_true(took > BLK_TIMEOUT_MS * MS && took < (BLK_TIMEOUT_MS + 1500) * MS);
+        assert_true(took > PIECE_TIMEOUT_MS * MS && took < (PIECE_TIMEOUT_MS + 1500) * MS);
         all_ended_with(io, LENGTH(io), RESULT_TIMEOUT);
         assert_int_equal(vdev_counted()->resets, 3); /* at first, and in the restart */
         vdev_now()->pace = VDEV_SHUFFLED;
@@ -380,7 +380,7 @@ static void a_slow_device_does_not_time_out(void **state)
     assert_int_equal(bind(&binding), RESULT_OK);
     start_reads(&binding, io, LENGTH(io));
     for (unsigned i = 0; i < LENGTH(io); i++) {
-        vdev_skip_ms(BLK_TIMEOUT_MS * 9 / 10);
+        vdev_skip_ms(PIECE_TIMEOUT_MS * 9 / 10);
         disk_poll(&binding);
         vdev_finish(1);
         disk_poll(&binding);
@@ -416,7 +416,7 @@ static void a_request_lost_among_others_times_out(void **state)
         disk_poll(&binding);
         assert_int_equal(other->done, 1);
         io_free(other);
-        assert_true(vdev_time() - since < 2 * BLK_TIMEOUT_MS * (uint64_t)VDEV_TICKS_PER_MS);
+        assert_true(vdev_time() - since < 2 * PIECE_TIMEOUT_MS * (uint64_t)VDEV_TICKS_PER_MS);
     }
     assert_int_equal(io_free(lost), RESULT_TIMEOUT);
     vdev_now()->pace = VDEV_IN_ORDER;
@@ -444,7 +444,7 @@ static void a_restart_that_is_not_acknowledged(void **state)
         vdev_now()->reset_reads = VDEV_NEVER;
         uint64_t since = vdev_time();
         io_wait(&binding, io[0]);
-        assert_true(vdev_time() - since < (BLK_TIMEOUT_MS + 4 * VIRTIO_RESET_MS) * MS);
+        assert_true(vdev_time() - since < (PIECE_TIMEOUT_MS + 4 * VIRTIO_RESET_MS) * MS);
         all_ended_with(io, LENGTH(io), RESULT_TIMEOUT);
         assert_int_equal(vdev_counted()->unmaps, 0);
         assert_false(vdev_master());

@@ -106,7 +106,7 @@ static bool run_with(const struct vdev_options *options, const char *name, uint6
     if (bound)
         live(&binding, by_exit);
     /* Nothing takes longer than a few resets and one time-out. */
-    assert_true(vdev_time() - since < (BLK_TIMEOUT_MS + 12 * VIRTIO_RESET_MS) * MS);
+    assert_true(vdev_time() - since < (PIECE_TIMEOUT_MS + 12 * VIRTIO_RESET_MS) * MS);
     if (model_violations() != 0)
         fail_msg("violations with %s, failure %llu", name, (unsigned long long)k);
     bool stuck = binding.leaked;
