@@ -5,6 +5,7 @@
  *
  * Options: rounds=N        how often each driver gets its turn (default 7)
  *          ms=N            about how long one measurement takes (default 40)
+ *          alone           measure the driver that has the last of the disks, and no other
  *          count           instead of measuring, move a fixed amount once with each driver, so that
  *                          the host can count requests and notifications between the lines
  *
@@ -30,6 +31,8 @@ static const char *const op_names[] = {"read", "write"};
 
 static uint8_t *buffer;
 static struct app_pci device;
+static bool alone; /* one driver only: the one that has the disk */
+static EFI_HANDLE last_disk;
 
 /* ---- Choosing the driver ---- */
 
@@ -69,6 +72,8 @@ static EFI_HANDLE bind(bool baton)
     static struct app_driver who[4];
     EFI_HANDLE disk;
 
+    if (alone)
+        return last_disk;
     app.bs->DisconnectController(device.handle, NULL, NULL);
     find_drivers(baton, drivers, 256);
     /* One at a time: a list is tried in an order of the firmware's own. */
@@ -232,25 +237,30 @@ static void count(bool baton)
 
 int app_main(void)
 {
-    EFI_HANDLE disk;
+    static EFI_HANDLE disks[32];
     uint64_t rounds = app_option_number("rounds", 7);
     uint64_t budget = app_option_number("ms", 40) * 1000 * app_tsc_per_us();
 
     buffer = app_pages(LARGEST);
     app_connect_all();
-    app_assert(app_disks(&disk, 1) == 1);
-    app_assert(app_pci_of(disk, &device));
+    size_t found = app_disks(disks, 32);
+    alone = app_flag("alone");
+    app_assert(alone ? found > 0 : found == 1);
+    last_disk = disks[found - 1];
+    app_assert(app_pci_of(last_disk, &device));
 
     if (app_flag("count")) {
         count(true);
-        count(false);
+        if (!alone)
+            count(false);
         return 0;
     }
     for (uint64_t round = 0; round < rounds; round++) {
         app_print("bench: round=%llu of=%llu\n", (unsigned long long)round + 1,
                   (unsigned long long)rounds);
         measure(true, budget);
-        measure(false, budget);
+        if (!alone)
+            measure(false, budget);
     }
     return 0;
 }

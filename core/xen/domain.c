@@ -104,6 +104,25 @@ void xen_end(struct xen *xen, const struct rich_door *rich)
     xen_quiesce(xen, &door);
 }
 
+/* Whether the toolstack also shows this disk as an emulated one (Xen's docs/man/xen-vbd-interface.7
+ * has the numbers): the first four that are called xvd or hd, and all that are called sd. */
+static bool has_twin(uint32_t number)
+{
+    uint32_t major = number >> 8, minor = number & 0xff;
+
+    return (major == 202 && minor / 16 < 4) || /* xvda to xvdd */
+           major == 3 || major == 22 ||        /* hda to hdd */
+           major == 8;                         /* sda, … */
+}
+
+/* In the order of their numbers, which is that of their names. */
+static void insert(uint32_t *numbers, size_t count, uint32_t number)
+{
+    for (; count > 0 && numbers[count - 1] > number; count--)
+        numbers[count] = numbers[count - 1];
+    numbers[count] = number;
+}
+
 enum result xen_list(struct xen *xen, const struct rich_door *rich, uint32_t *numbers, size_t room,
                      size_t *count)
 {
@@ -135,11 +154,13 @@ enum result xen_list(struct xen *xen, const struct rich_door *rich, uint32_t *nu
             xen_log(rich, "a disk's name in XenStore is not a number; its length is", length);
             continue;
         }
+        if (has_twin((uint32_t)number))
+            continue;
         if (*count == room) {
             xen_log(rich, "more disks than can be driven; the first left out is", number);
             break;
         }
-        numbers[(*count)++] = (uint32_t)number;
+        insert(numbers, (*count)++, (uint32_t)number);
     }
     return RESULT_OK;
 }

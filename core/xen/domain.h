@@ -35,8 +35,16 @@ enum result xen_begin(struct xen *xen, const struct rich_door *rich,
 /* Gives all of it back: xen_quiesce() for whoever is not in the exit. No frontend may be left. */
 void xen_end(struct xen *xen, const struct rich_door *rich);
 
-/* Virtual device numbers (Xen's docs/man/xen-vbd-interface.7) of all disks, as many as there is
- * room for; more are left out, and the log says so. Clears the mark that the list has changed. */
+/*
+ * Virtual device numbers (Xen's docs/man/xen-vbd-interface.7) of the disks to drive, in order, as
+ * many as there is room for; if there are more, the log says so. Clears the mark that the list has
+ * changed.
+ *
+ * A disk that the toolstack emulates as well is left to whoever drives the emulated one. They are
+ * two ways to the same data with a cache each, and nothing keeps the two in step; and to take the
+ * emulated one away is not for us, since it would be away for an operating system that knows no
+ * other.
+ */
 enum result xen_list(struct xen *xen, const struct rich_door *rich, uint32_t *numbers, size_t room,
                      size_t *count);
 
