@@ -78,10 +78,14 @@ class GuestResult:
     said: str
     """What xl and the guest's QEMU said."""
     domain: int
+    console: str = ""
+    """Its paravirtual console, which Linux has as hvc0."""
     xenstore_before: dict[str, str] = field(default_factory=dict)
     """All of XenStore before the guest's first instruction, if that was asked for."""
     xenstore_after: dict[str, str] = field(default_factory=dict)
     """And after its last one, with its devices still there."""
+    retries: int = 0
+    """How often QEMU broke before, see XenHost."""
 
     def lines(self, prefix: str) -> list[str]:
         """The serial text's lines that begin so, without the prefix."""
@@ -104,6 +108,9 @@ class Guest:
         self._serial.touch()
         self._file = xen.unique(f"{config.name}.cfg")
         self.name = config.name
+        self._console = xen.console_of(config.name)
+        # An earlier guest of this name has left what it said.
+        self._console_begin = self._console.stat().st_size if self._console.exists() else 0
         rom = None
         if config.rom is not None:
             rom = f"/jobs/{xen.unique('rom').name}"
@@ -141,6 +148,14 @@ class Guest:
         """What it has written to COM1 so far."""
         return self._serial.read_bytes().decode("latin-1")
 
+    @property
+    def console(self) -> str:
+        """What it has said on its paravirtual console so far."""
+        try:
+            return self._console.read_bytes()[self._console_begin:].decode("latin-1")
+        except FileNotFoundError:
+            return ""
+
     def said(self) -> str:
         """What xl and the guest's QEMU have said so far."""
         log = f"/var/log/xen/qemu-dm-{self.name}.log"
@@ -156,12 +171,13 @@ class Guest:
         self._began = time.monotonic()
 
     def wait_for(self, pattern: str, timeout: float) -> "re.Match[str] | None":
-        """Wait until its serial text has this regular expression in it (lines begin at ^); None if
-        it ends or the time is up before."""
+        """Wait until its serial text or its console has this regular expression in it (lines begin
+        at ^); None if it ends or the time is up before."""
         end = time.monotonic() + timeout
         while True:
             running = self.running
-            match = re.search(pattern, qemu.plain(self.serial), re.MULTILINE)
+            match = re.search(pattern, qemu.plain(self.serial), re.MULTILINE) or \
+                re.search(pattern, qemu.plain(self.console), re.MULTILINE)
             if match or not running or time.monotonic() > end:
                 return match
             self._xen.pump()
@@ -182,23 +198,30 @@ class Guest:
 def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
               until: str | None = None, xenstore: bool = False,
               stage: Callable[[str], str] | None = None,
-              watch: Callable[[Guest], None] | None = None) -> GuestResult:
-    """Run a guest until it ends, or its serial text matches `until`, at most `timeout` seconds.
+              watch: Callable[[Guest], None] | None = None,
+              prepare: Callable[[Guest], None] | None = None,
+              enough: Callable[[Guest], bool] | None = None) -> GuestResult:
+    """Run a guest until it ends, or what it says matches `until`, or `enough` says so (asked again
+    and again), at most `timeout` seconds.
 
-    `stage` says for the serial text so far what the guest is at, for the progress line. `watch` is
-    called whenever there is more of that text, and once more at the end, before the guest is
-    cleared away; it may run jobs in dom0. With `xenstore`, the result has what was in XenStore
+    `prepare` is called while it is still paused. `stage` says for the text so far, of its serial
+    port and then of its console, what the guest is at, for the progress line. `watch` is called
+    whenever there is more of that text, and once more at the end, before the guest is cleared away;
+    it may run jobs in dom0, as the others may. With `xenstore`, the result has what was in XenStore
     before and after.
     """
     with xen.progress.step(f"{config.name} on Xen") as step:
         guest = Guest(xen, config)
+        if prepare is not None:
+            prepare(guest)
         before = guest.xenstore() if xenstore else {}
         guest.resume()
         seen = 0
         over = False
         while guest.running and not over and guest.seconds < timeout:
             xen.pump()
-            text = guest.serial
+            over = enough is not None and enough(guest)
+            text = guest.serial + guest.console
             if len(text) == seen:
                 continue
             seen = len(text)
@@ -206,7 +229,7 @@ def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
                 step.tell(stage(text))
             if watch is not None:
                 watch(guest)
-            over = until is not None and guest.wait_for(until, 0) is not None
+            over = over or until is not None and guest.wait_for(until, 0) is not None
         seconds = guest.seconds
         if not guest.running and guest.reason() is None:
             raise LabError(f"xl has lost the guest {config.name}: {guest.said()}")
@@ -216,7 +239,8 @@ def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
         said = guest.said()
         ended: Ended = guest.reason() or ("until" if over else "timeout")
         guest.destroy()
-        return GuestResult(ended, seconds, guest.serial, said, guest.domain, before, after)
+        return GuestResult(ended, seconds, guest.serial, said, guest.domain, guest.console, before,
+                           after, xen.retries)
 
 
 def parse_xenstore(text: str) -> dict[str, str]:

@@ -30,7 +30,8 @@ BOOT_TIMEOUT = 240.0
 _GRACE = 30.0
 """How much longer than its own limit a job may take to say that it has ended."""
 
-_JOBS_DISK = 4 << 30
+_TRACE = "/run/xenstored.trace"
+_JOBS_DISK = 16 << 30
 _MEMORY = 4096
 _DOM0_MEMORY = 1024
 
@@ -76,8 +77,10 @@ class XenHost:
     Holds the lock that lets one virtual machine of the lab run at a time, from beginning to end.
     """
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None, retries: int = 0) -> None:
         self.progress = progress or Progress(quiet=True)
+        self.retries = retries
+        """How often QEMU broke before this boot of the same scenario."""
         self._stack = ExitStack()
         self._jobs: dict[int, Job] = {}
         self._names = 0
@@ -128,6 +131,7 @@ class XenHost:
             self._process = subprocess.Popen(
                 self._command(files, disk, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=said,
                 stderr=said, pass_fds=[theirs.fileno()],
+                env={**os.environ, "LD_PRELOAD": str(files.preload)} if files.preload else None,
                 # Ctrl-C on the terminal is for us, who then end the machine in order.
                 start_new_session=True)
             stack.callback(qemu.end_process, self._process)
@@ -147,7 +151,8 @@ class XenHost:
             "-chardev", f"file,id=serial,path={quoted(self._folder)}/serial.log",
             "-serial", "chardev:serial",
             "-kernel", str(files.hypervisor),
-            "-append", f"com1=115200,8n1 console=com1 dom0_mem={_DOM0_MEMORY}M",
+            # What Xen has against a guest's doings, grants above all, it says only if it is told to.
+            "-append", f"com1=115200,8n1 console=com1 dom0_mem={_DOM0_MEMORY}M guest_loglvl=all",
             "-initrd", f"{quoted(files.kernel)} {linux},{quoted(files.initramfs)}",
             "-drive", f"if=none,id=root,file={quoted(files.root)},format=raw,read-only=on",
             "-device", "virtio-blk-pci,drive=root,romfile=",
@@ -245,6 +250,10 @@ class XenHost:
 
     # ---- Files ----
 
+    def console_of(self, guest: str) -> Path:
+        """Where the paravirtual console of guests of this name is written down."""
+        return self._share / "console" / f"guest-{guest}.log"
+
     def put(self, source: Path | bytes, target: str, *, timeout: float = 120) -> None:
         """Copy a file into dom0; below /jobs is the place for it. Holes stay holes."""
         passing = self.unique("put")
@@ -266,6 +275,22 @@ class XenHost:
             self.check(f"cp --sparse=always {shlex.quote(source)} /host/{passing.name}",
                        f"copying {source}", timeout=timeout)
             shutil.move(passing, target)
+        finally:
+            passing.unlink(missing_ok=True)
+
+    # ---- XenStore ----
+
+    def trace_store(self) -> None:
+        """Have xenstored write down every message from now on (lab.xen.store). It takes its time
+        for that: not for what is to be measured."""
+        self.check(f"xenstore-control logfile {_TRACE} && xenstore-control log on", "tracing")
+
+    def traced(self) -> str:
+        """What it has written down so far."""
+        passing = self.unique("trace")
+        try:
+            self.check(f"cat {_TRACE} >/host/{passing.name}", "reading XenStore's trace")
+            return passing.read_bytes().decode("latin-1")
         finally:
             passing.unlink(missing_ok=True)
 
@@ -291,6 +316,8 @@ class XenHost:
         for log in self._share.glob("serial.*"):
             _, name, number = log.name.split(".")
             os.replace(log, LOGS / f"guest-{number}-{name}.log")
+        for log in self._share.glob("console/guest-*.log"):
+            os.replace(log, LOGS / f"guest-{log.stem.removeprefix('guest-')}-console.log")
 
 
 def on_xen(scenario: Callable[[XenHost], T], progress: Progress | None = None) -> T:
@@ -299,7 +326,7 @@ def on_xen(scenario: Callable[[XenHost], T], progress: Progress | None = None) -
     progress = progress or Progress(quiet=True)
     for attempt in range(qemu.RETRIES + 1):
         try:
-            with XenHost(progress) as xen:
+            with XenHost(progress, attempt) as xen:
                 return scenario(xen)
         except XenBroke as error:
             if attempt == qemu.RETRIES:

@@ -28,9 +28,9 @@ HYPERVISOR = "xen-hypervisor-4.17-amd64"
 # call, firmware, and then the libraries. Whole packages, but not all that installing them wants.
 PROGRAMS = ("xen-utils-4.17", "xen-utils-common", "xenstore-utils", "qemu-system-xen",
             "qemu-system-data", "ipxe-qemu", "seabios", "ovmf", "bash", "dash", "coreutils",
-            "mount", "util-linux")
+            "mount", "util-linux", "dmsetup")
 LIBRARIES = (
-    "libacl1", "libattr1", "libbz2-1.0", "libc6", "libdw1", "libelf1", "libfdt1", "libffi8",
+    "libacl1", "libattr1", "libbz2-1.0", "libc6", "libdevmapper1.02.1", "libdw1", "libelf1", "libfdt1", "libffi8",
     "libgcc-s1", "libglib2.0-0", "libgmp10", "libgstreamer-plugins-base1.0-0", "libgstreamer1.0-0",
     "libjpeg62-turbo", "liblz4-1", "liblzma5", "libopus0", "liborc-0.4-0", "libpcre2-8-0",
     "libpixman-1-0", "libsasl2-2", "libselinux1", "libsmartcols1", "libspice-server1", "libssl3",
@@ -41,11 +41,12 @@ LIBRARIES = (
 
 # What the initramfs loads to find the root file system, and what init.sh loads after that.
 ROOT_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
-MODULES = ("virtio_console", "9pnet_virtio", "9p", "loop", "tun", "xen-evtchn", "xen-gntdev",
-           "xen-gntalloc", "xen-privcmd", "xenfs", "xen-blkback", "xen-netback")
+MODULES = ("virtio_console", "9pnet_virtio", "9p", "loop", "dm-mod", "dm-delay", "tun",
+           "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xenfs", "xen-blkback",
+           "xen-netback")
 
 # What init.sh and Xen's hotplug scripts call and no package above has.
-_APPLETS = ("awk", "cmp", "find", "free", "grep", "insmod", "ip", "mount", "poweroff", "ps", "sed",
+_APPLETS = ("awk", "cmp", "find", "free", "grep", "hexdump", "insmod", "ip", "mount", "poweroff", "ps", "sed",
             "umount", "xxd")
 # Programs that need more libraries than they are worth here, and have an applet instead.
 _WITHOUT = {"mount": ("./bin/*mount*",)}
@@ -67,6 +68,8 @@ class Dom0:
     root: Path
     versions: dict[str, str]
     """Of the packages that matter to whoever reads a result, by name."""
+    preload: Path | None = None
+    """What the QEMU around it is to be started with (see cr8.c)."""
 
 
 def _names(archive: Archive) -> Sequence[str]:
@@ -96,7 +99,16 @@ def dom0(progress: Progress) -> Dom0:
                 initramfs=make("xen-dom0-initramfs", "dom0's initramfs", maker.initramfs),
                 root=make("xen-dom0.img", "dom0's root file system", maker.root),
                 versions={name: packages[name].version for name in
-                          (HYPERVISOR, kernel.name, "qemu-system-xen", "ovmf", "seabios")})
+                          (HYPERVISOR, kernel.name, "qemu-system-xen", "ovmf", "seabios")},
+                preload=_preload())
+
+
+def _preload() -> Path:
+    source = HERE / "cr8.c"
+
+    def build(target: Path, scratch: Path) -> None:
+        tools.run(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-shared", "-x", "c", "-o", target, source])
+    return cached(LAB, "xen-cr8.so", [source.read_bytes()], build)
 
 
 @dataclass

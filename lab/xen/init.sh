@@ -50,7 +50,10 @@ mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=none host /host 
 
 xenstored --pid-file /run/xen/xenstored.pid || give_up "xenstored"
 xen-init-dom0 >/dev/null || give_up "xen-init-dom0"
-xenconsoled --pid-file=/run/xen/xenconsoled.pid || give_up "xenconsoled"
+# What guests say on their paravirtual consoles, as it comes, into console/guest-NAME.log.
+mkdir -p /host/console
+xenconsoled --pid-file=/run/xen/xenconsoled.pid --log=guest --log-dir=/host/console ||
+    give_up "xenconsoled"
 
 port=
 for entry in /sys/class/virtio-ports/*; do
