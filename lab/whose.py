@@ -50,6 +50,8 @@ class Answer:
     revision: str = ""
     uefi: str = ""
     disks: dict[str, Disk] = field(default_factory=dict)
+    """By PCI address. A device that has several disks, as Xen's has, is there several times: the
+    second is "00:02.0#2"."""
     complete: bool = False
 
 
@@ -72,10 +74,16 @@ def _take(answer: Answer, kind: str, words: dict[str, str]) -> None:
         answer.vendor, answer.revision = words["vendor"], words["revision"]
         answer.uefi = words["uefi"]
     elif kind == "disk":
-        answer.disks[words["pci"]] = Disk(words["pci"], int(words["block"]), int(words["blocks"]),
-                                          words["read-only"] == "1")
+        name = words["pci"]
+        same = sum(disk.device == name for disk in answer.disks.values())
+        answer.disks[f"{name}#{same + 1}" if same else name] = Disk(
+            name, int(words["block"]), int(words["blocks"]), words["read-only"] == "1")
     elif kind == "driver":
-        answer.disks[words["pci"]].drivers.append(
+        # A disk's drivers are said before the next disk.
+        disk = list(answer.disks.values())[-1]
+        if disk.device != words["pci"]:
+            raise ValueError("a driver of another disk")
+        disk.drivers.append(
             Driver(int(words["level"]), words["name"], words["from"], int(words["version"], 16),
                    words["image"]))
     elif kind == "end":

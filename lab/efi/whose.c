@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * Says which drivers the firmware has for its disks, one line each, and returns to the firmware,
- * which then boots. The lab reads these lines:
+ * which then boots. Where a file EFI\BOOT\NEXT.EFI lies on the disk that it was itself read from,
+ * it starts that, so that it can stand in the place of a disk's boot loader. The lab reads these
+ * lines:
  *
  *     whose: firmware vendor="…" revision=0x… uefi=2.70
  *     whose: disk pci=00:04.0 id=1af4:1042 block=512 blocks=262144 read-only=0
@@ -52,6 +54,63 @@ static void tell_disk(EFI_HANDLE disk)
     }
 }
 
+/* ---- The boot loader whose place this is in ---- */
+
+static const CHAR16 next_file[] = L"\\EFI\\BOOT\\NEXT.EFI";
+
+static bool is_there(EFI_HANDLE volume)
+{
+    static const EFI_GUID file_system_guid = EFI_SIMPLE_FILE_SYSTEM_PROTOCOL_GUID;
+    EFI_SIMPLE_FILE_SYSTEM_PROTOCOL *files = app_protocol(volume, &file_system_guid);
+    EFI_FILE_PROTOCOL *root, *file;
+    bool there;
+
+    if (files == NULL || EFI_ERROR(files->OpenVolume(files, &root)))
+        return false;
+    there = !EFI_ERROR(root->Open(root, &file, (CHAR16 *)next_file, EFI_FILE_MODE_READ, 0));
+    if (there)
+        file->Close(file);
+    root->Close(root);
+    return there;
+}
+
+/* The device path of the file on this volume, in the program's own memory. */
+static EFI_DEVICE_PATH *path_of_next(EFI_HANDLE volume)
+{
+    static const EFI_GUID path_guid = EFI_DEVICE_PATH_PROTOCOL_GUID;
+    static _Alignas(16) uint8_t bytes[1024];
+    static const uint8_t end[] = {END_DEVICE_PATH_TYPE, END_ENTIRE_DEVICE_PATH_SUBTYPE, 4, 0};
+    const uint8_t *path = app_protocol(volume, &path_guid);
+    const size_t node = 4 + sizeof(next_file);
+    size_t size = 0;
+
+    app_assert(path != NULL);
+    while (path[size] != END_DEVICE_PATH_TYPE)
+        size += path[size + 2] | (size_t)path[size + 3] << 8;
+    app_assert(size + node + sizeof(end) <= sizeof(bytes));
+    memcpy(bytes, path, size);
+    bytes[size] = MEDIA_DEVICE_PATH;
+    bytes[size + 1] = MEDIA_FILEPATH_DP;
+    bytes[size + 2] = (uint8_t)node;
+    bytes[size + 3] = (uint8_t)(node >> 8);
+    memcpy(bytes + size + 4, next_file, sizeof(next_file));
+    memcpy(bytes + size + node, end, sizeof(end));
+    return (EFI_DEVICE_PATH *)bytes;
+}
+
+static void go_on(void)
+{
+    static const EFI_GUID loaded_guid = EFI_LOADED_IMAGE_PROTOCOL_GUID;
+    EFI_LOADED_IMAGE_PROTOCOL *self = app_protocol(app.image, &loaded_guid);
+    EFI_HANDLE next;
+
+    if (self == NULL || self->DeviceHandle == NULL || !is_there(self->DeviceHandle))
+        return;
+    app_assert_ok(
+        app.bs->LoadImage(FALSE, app.image, path_of_next(self->DeviceHandle), NULL, 0, &next));
+    (void)app_check_status(app.bs->StartImage(next, NULL, NULL), EFI_SUCCESS);
+}
+
 int app_main(void)
 {
     static EFI_HANDLE disks[MAX_DISKS];
@@ -65,5 +124,6 @@ int app_main(void)
     for (size_t i = 0; i < count; i++)
         tell_disk(disks[i]);
     app_print("whose: end disks=%zu\n", count);
+    go_on();
     return 0;
 }

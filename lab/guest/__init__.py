@@ -9,6 +9,7 @@ import gzip
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ _NOT_NEEDED = ("./usr/share/doc", "./usr/share/man", "./usr/share/info", "./usr/
 
 # virtio_pci brings the modern and legacy parts with it. crc32c is what ext4 asks the crypto layer
 # for by name, which no dependency of the module tells.
-MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "qemu_fw_cfg")
+MODULES = ("virtio_pci", "virtio_blk", "xen-blkfront", "crc32c_generic", "ext4", "qemu_fw_cfg")
 
 _MIB = 1 << 20
 _ESP_SIZE = 8 * _MIB
@@ -210,6 +211,24 @@ class _Maker:
         # Where Debian's GRUB looks, as it is built into it.
         tools.run(["mcopy", "-i", str(image), str(config), "::/EFI/debian/grub.cfg"], env=quiet)
         return image
+
+
+def tell_loader(disk: Path, made: Guest, sector_size: int, *, console: str = "",
+                tasks: str = "") -> None:
+    """Have a copy of the guest's disk boot with another console, and with tasks: for a machine on
+    which the serial port is slow, and which has no fw_cfg."""
+    lines = [f"set console='{console}'\nexport console\n"] if console else []
+    lines += [f"set tasks='baton.tasks={tasks}'\nexport tasks\n"] if tasks else []
+    config = (HERE / "esp-grub.cfg").read_text().replace("@ROOT@", str(made.root_uuid))
+    esp = gpt.find(disk, sector_size, "esp")
+    if esp is None:
+        raise LabError(f"{disk.name} has no EFI system partition")
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write("".join(lines) + config)
+        file.flush()
+        # mtools believes a disk has 512-byte sectors unless told to look.
+        tools.run(["mcopy", "-o", "-i", f"{disk}@@{esp.start}", file.name,
+                   "::/EFI/debian/grub.cfg"], env={"MTOOLS_SKIP_CHECK": "1"})
 
 
 def one_of(paths: Iterable[Path], what: str) -> Path:

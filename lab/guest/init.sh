@@ -9,7 +9,8 @@
 #   baton-guest: refused name=vdc
 #   baton-guest: end
 #
-# What it is asked comes by QEMU's fw_cfg, as words in opt/baton/tasks:
+# What it is asked comes by QEMU's fw_cfg, as words in opt/baton/tasks; or, where there is none, on
+# the kernel's command line, as baton.tasks=WORD,WORD:
 #
 #   write=BYTES   write a pattern to every disk (of the root's disk: to the partition called
 #                 "scratch"), flush, forget what was cached, and read it back
@@ -28,6 +29,12 @@ echo 1 >/proc/sys/kernel/printk
 tasks=
 if [ -e /sys/firmware/qemu_fw_cfg/by_name/opt/baton/tasks/raw ]; then
     tasks=$(cat /sys/firmware/qemu_fw_cfg/by_name/opt/baton/tasks/raw)
+else
+    for word in $(cat /proc/cmdline); do
+        case $word in
+        baton.tasks=*) tasks=$(echo "${word#baton.tasks=}" | tr , ' ') ;;
+        esac
+    done
 fi
 write=
 sum=yes
@@ -46,7 +53,8 @@ while read -r device place _ options _; do
     fi
 done </proc/mounts
 
-for disk in /sys/block/vd*; do
+for disk in /sys/block/vd* /sys/block/xvd*; do
+    [ -e "$disk" ] || continue
     name=${disk##*/}
     read -r sectors <"$disk/size"
     read -r sector <"$disk/queue/logical_block_size"
@@ -79,7 +87,8 @@ if [ -n "$write" ]; then
     # Numbers of nine digits, one a line: every line says where it belongs, and seq makes them
     # quickly. Each disk begins with a number of its own.
     from=100000000
-    for disk in /sys/block/vd*; do
+    for disk in /sys/block/vd* /sys/block/xvd*; do
+        [ -e "$disk" ] || continue
         name=${disk##*/}
         target=$(spare_of "$name")
         [ -n "$target" ] || continue

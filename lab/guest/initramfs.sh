@@ -17,8 +17,11 @@ $bb mount -t devtmpfs dev /dev
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sys /sys
 
-# The list is in order of dependence.
+# The list is in order of dependence. Xen's drivers do not load elsewhere.
 while read -r module; do
+    case $module in
+    xen*) [ -e /sys/hypervisor/type ] || continue ;;
+    esac
     $bb insmod "/modules/$module" || give_up "insmod $module"
 done </modules/order
 
