@@ -150,7 +150,7 @@ def _boot_guest(options: Options, progress: Progress) -> Report:
         for index, path in enumerate(paths(folder)):
             host[index].after = file_sum(path)
             if options.write:
-                host[index].expected = _expected(path, made.disk if index == 0 else None, index,
+                host[index].expected = expected_sum(path, made.disk if index == 0 else None, index,
                                                  sector_size, options.write)
 
     tasks = {"opt/baton/tasks": f"write={options.write}"} if options.write else {}
@@ -163,7 +163,7 @@ def _boot_guest(options: Options, progress: Progress) -> Report:
     return report
 
 
-def _expected(path: Path, original: Path | None, index: int, sector_size: int, size: int) -> str:
+def expected_sum(path: Path, original: Path | None, index: int, sector_size: int, size: int) -> str:
     """The sum of a disk that is as it was but for what the guest was told to write: whoever writes
     anywhere else is found too."""
     data = bytearray(original.read_bytes() if original is not None else guestlog.pattern(
@@ -222,7 +222,7 @@ def judge_guest(report: Report, options: Options, made: Guest, host: list[HostDi
     if log.root is None:
         report.problems.append("the guest did not mount its root")
     else:
-        place = guestlog.pci_of(log.root.path)
+        place = guestlog.place_of(log.root.path)
         report.check(place == devices[0],
                      f"root is {log.root.device} on {place}, mounted {log.root.options}",
                      f"the root came from {place or log.root.path}, not from {devices[0]}")
@@ -360,7 +360,7 @@ def describe(report: Report, options: Options, result: qemu.Result, accelerator:
         ("device", f"{count}virtio-blk, {options.transport}, {sector_size}-byte sectors"
                    f"{', read-only' if options.read_only else ''}; {size / (1 << 20):.0f} MiB, "
                    f"from {result.addresses[0]} on"),
-        ("driver", _driver_text(report, list(result.addresses))),
+        ("driver", driver_text(report, list(result.addresses))),
         ("power-on → kernel", f"{report.hand_over.kernel:.1f} s, to its first word"
          if report.hand_over.kernel is not None else "the kernel was not heard"),
     ]
@@ -368,7 +368,7 @@ def describe(report: Report, options: Options, result: qemu.Result, accelerator:
         report.facts.append(("note", f"QEMU itself broke {result.retries} times and was run again"))
 
 
-def _driver_text(report: Report, addresses: list[str]) -> str:
+def driver_text(report: Report, addresses: list[str]) -> str:
     disk = report.firmware.disks.get(addresses[0]) if report.firmware else None
     if disk is None or disk.driver is None:
         return "not known"

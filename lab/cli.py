@@ -16,16 +16,25 @@ from lab.paths import ROM, shown
 from lab.progress import Progress
 from lab.qemu import MACHINES, TRANSPORTS, Firmware
 from lab.report import Report
+from lab.xen import boot as xen_boot
 
 HELD, WRONG, CANNOT, INTERRUPTED = 0, 1, 2, 130
 
 
+def _refuse(arguments: argparse.Namespace, on: str, why: dict[str, str]) -> None:
+    """Say no to options that mean nothing there; theirs is None or False where they are not given."""
+    for option, reason in why.items():
+        if getattr(arguments, option.removeprefix("--").replace("-", "_")) not in (None, False):
+            raise LabError(f"{option} is not for {on}: {reason}")
+
+
 def _virtio_blk_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
+    _refuse(arguments, "virtio-blk", {"--backend": "QEMU itself is the device"})
     usual = Firmware()
     options = boot.Options(
         rom=None if arguments.no_rom else arguments.rom or ROM,
-        machine=arguments.machine, accelerator=arguments.accel, transport=arguments.transport,
-        sector_size=arguments.sector_size, disks=arguments.disks, read_only=arguments.read_only,
+        machine=arguments.machine or "q35", accelerator=arguments.accel or "auto",
+        transport=arguments.transport or "modern", sector_size=arguments.sector_size, disks=arguments.disks, read_only=arguments.read_only,
         write=arguments.write << 20, timeout=arguments.timeout, image=arguments.disk,
         image_format=arguments.format, snapshot=not arguments.no_snapshot,
         firmware=Firmware(arguments.firmware_code or usual.code,
@@ -33,9 +42,26 @@ def _virtio_blk_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Re
     return boot.boot(options, progress)
 
 
+def _xen_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
+    _refuse(arguments, "xen", {
+        "--machine": "a guest of Xen's is of one kind",
+        "--transport": "its disks are not virtio devices",
+        "--accel": "Xen itself runs under emulation",
+        "--firmware-vars": "hvmloader keeps none; give --firmware-code a file with both",
+        "--no-snapshot": "the guest works on a copy in dom0",
+    })
+    return xen_boot.boot(xen_boot.Options(
+        rom=None if arguments.no_rom else arguments.rom or ROM,
+        backend=arguments.backend or "blkback", sector_size=arguments.sector_size,
+        disks=arguments.disks, read_only=arguments.read_only, write=arguments.write << 20,
+        firmware=arguments.firmware_code, timeout=arguments.timeout or xen_boot.DEFAULT_TIMEOUT,
+        image=arguments.disk, image_format=arguments.format), progress)
+
+
 # What can be run: the device that is booted from, and the firmware that boots.
 SCENARIOS: dict[tuple[str, str], Callable[[argparse.Namespace, Progress], Report]] = {
     ("virtio-blk", "uefi"): _virtio_blk_on_uefi,
+    ("xen", "uefi"): _xen_on_uefi,
 }
 
 
@@ -87,11 +113,13 @@ def _parser() -> argparse.ArgumentParser:
 
     what = run.add_argument_group("what to boot")
     what.add_argument("--on", default="virtio-blk", choices=sorted({on for on, _ in SCENARIOS}),
-                      help="the device to boot from (default: %(default)s)")
+                      help="the device to boot from (default: %(default)s); xen: a paravirtual "
+                      "disk of a guest on a real Xen, which is booted for it")
     what.add_argument("--firmware", default="uefi", choices=sorted({by for _, by in SCENARIOS}),
                       help="the firmware (default: %(default)s)")
     what.add_argument("--disk", type=Path, metavar="IMAGE",
-                      help="boot this image instead, with an interactive serial console")
+                      help="boot this image instead, with an interactive serial console (on Xen, "
+                      "without one, until its own driver has taken the disk over)")
     what.add_argument("--format", choices=("raw", "qcow2"),
                       help="the image's format (default: as the image says)")
     what.add_argument("--no-snapshot", action="store_true",
@@ -103,16 +131,20 @@ def _parser() -> argparse.ArgumentParser:
                      help="no ROM: see how the firmware's own driver does it")
 
     machine = run.add_argument_group("the machine")
-    machine.add_argument("--machine", default="q35", choices=MACHINES, help="default: %(default)s")
-    machine.add_argument("--transport", default="modern", choices=list(TRANSPORTS),
-                         help="the virtio device's interface (default: %(default)s)")
+    machine.add_argument("--machine", choices=MACHINES, help="default: q35")
+    machine.add_argument("--transport", choices=list(TRANSPORTS),
+                         help="the virtio device's interface (default: modern)")
+    machine.add_argument("--backend", choices=("blkback", "qdisk"),
+                         help="with --on xen: who serves the disks, dom0's kernel or the guest's "
+                         "QEMU (default: blkback)")
     machine.add_argument("--sector-size", type=int, choices=(512, 4096),
                          help="the disk's sector size (default: what the image was made for)")
     machine.add_argument("--read-only", action="store_true", help="the disks cannot be written to")
-    machine.add_argument("--accel", default="auto", choices=("auto", "tcg", "kvm"),
+    machine.add_argument("--accel", choices=("auto", "tcg", "kvm"),
                          help="auto: KVM if it really works here (default)")
     machine.add_argument("--firmware-code", type=Path, metavar="FILE",
-                         help="the OVMF to use (default: Debian's)")
+                         help="the OVMF to use (default: Debian's); on Xen, one with its variables "
+                         "in the same file")
     machine.add_argument("--firmware-vars", type=Path, metavar="FILE",
                          help="its variables; a copy is used (default: Debian's)")
 
@@ -125,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     rest = run.add_argument_group("the run")
     rest.add_argument("--timeout", type=_positive, metavar="SECONDS",
                       help=f"end the machine after so long (default: {boot.DEFAULT_TIMEOUT:.0f}; "
-                      "none with --disk)")
+                      f"none with --disk; on Xen {xen_boot.DEFAULT_TIMEOUT:.0f})")
     rest.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     rest.add_argument("-v", "--verbose", action="store_true", help="say more")
     _add_audit(commands)

@@ -44,14 +44,21 @@ class GuestLog:
 
     root: Root | None = None
     disks: dict[str, Seen] = field(default_factory=dict)
-    """By PCI address, "00:04.0"."""
+    """By place: PCI address, "00:04.0", or "xen:vbd/51776"."""
     wrote: dict[str, Wrote] = field(default_factory=dict)
     """By name, "vda"."""
     refused: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     ended: bool = False
     kernel_lines: list[str] = field(default_factory=list)
-    """The kernel's own lines about virtio."""
+    """The kernel's own lines about paravirtual disks."""
+
+
+def place_of(path: str) -> str:
+    """The device that a path in /sys leads through, as "00:04.0", or "xen:vbd/51776" for one of
+    Xen's; "" if none."""
+    found = re.search(r"/(vbd)-(\d+)/", f"{path}/")
+    return f"xen:{found[1]}/{found[2]}" if found else pci_of(path)
 
 
 def pci_of(path: str) -> str:
@@ -64,7 +71,7 @@ def parse(serial: str) -> GuestLog:
     """Read a serial log (plain text, see lab.qemu.plain)."""
     log = GuestLog()
     for line in serial.splitlines():
-        if re.match(r"\[ *\d+\.\d+\].*virtio", line):
+        if re.match(r"\[ *\d+\.\d+\].*(virtio|xenbus|XENBUS|blkfront|xen:grant|\bx?vbd|xvd)", line):
             log.kernel_lines.append(line)
         head, _, rest = line.partition("baton-guest: ")
         if head or not rest:
@@ -82,7 +89,7 @@ def _take(log: GuestLog, kind: str, words: dict[str, str], text: str) -> None:
     if kind == "root":
         log.root = Root(words["device"], words["options"], words["path"])
     elif kind == "disk":
-        log.disks[pci_of(words["path"])] = Seen(
+        log.disks[place_of(words["path"])] = Seen(
             words["name"], int(words["bytes"]), int(words["sector"]), words["ro"] == "1",
             words["path"], words["sha256"])
     elif kind == "wrote":

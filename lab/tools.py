@@ -18,6 +18,7 @@ _PACKAGES = {
     "mkfs.vfat": "dosfstools",
     "mcopy": "mtools",
     "mmd": "mtools",
+    "mren": "mtools",
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
     "apt-get": "apt",

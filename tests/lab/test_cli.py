@@ -20,7 +20,7 @@ def refused(*words: str) -> bool:
 
 
 @pytest.mark.parametrize("words", [
-    ["--on", "xen"], ["--firmware", "bios"], ["--machine", "mac"], ["--transport", "mmio"],
+    ["--on", "floppy"], ["--firmware", "bios"], ["--on", "xen", "--backend", "tap"], ["--machine", "mac"], ["--transport", "mmio"],
     ["--sector-size", "513"], ["--disks", "0"], ["--disks", "27"], ["--timeout", "0"],
     ["--timeout", "-1"], ["--write", "9"], ["--rom", "x", "--no-rom"], ["--what"], ["surplus"],
 ])
@@ -39,6 +39,28 @@ def test_bad_files(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main(["run", *words]) == cli.CANNOT
     said = capsys.readouterr().err
     assert said.startswith("baton: ") and "Traceback" not in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [
+    ["--machine", "pc"], ["--transport", "legacy"], ["--accel", "kvm"], ["--firmware-vars", "x"],
+    ["--no-snapshot", "--disk", "x"], ["--sector-size", "4096", "--backend", "qdisk"],
+    ["--disks", "23"], ["--firmware-code", "/dev/null"], ["--disk", "/none"],
+])
+def test_what_makes_no_sense_on_xen(words: list[str], capsys: pytest.CaptureFixture[str],
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_boot(*_: object) -> None:
+        raise AssertionError("Xen was booted")
+    monkeypatch.setattr("lab.xen.boot.on_xen", no_boot)
+    monkeypatch.setattr("lab.qemu.require_whose", lambda: None)
+    monkeypatch.setattr("lab.xen.boot.check_app", lambda app: None)
+    assert cli.main(["run", "--on", "xen", "--no-rom", *words]) == cli.CANNOT
+    said = capsys.readouterr().err
+    assert said.startswith("baton: ") and "Traceback" not in said and said.count("\n") == 1
+
+
+def test_a_backend_is_not_for_virtio(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--no-rom", "--backend", "qdisk"]) == cli.CANNOT
+    assert "--backend is not for virtio-blk" in capsys.readouterr().err
 
 
 def test_exit_status_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
