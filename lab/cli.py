@@ -16,6 +16,7 @@ from lab.paths import ROM, shown
 from lab.progress import Progress
 from lab.qemu import MACHINES, TRANSPORTS, Firmware
 from lab.report import Report
+from lab.xen import audit as xen_audit
 from lab.xen import boot as xen_boot
 
 HELD, WRONG, CANNOT, INTERRUPTED = 0, 1, 2, 130
@@ -176,13 +177,18 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=_audit)
 
     what = parser.add_argument_group("what to audit")
+    what.add_argument("--on", default="qemu", choices=("qemu", "xen"),
+                      help="the hypervisor: QEMU, or a guest on a real Xen, which is booted for it "
+                      "(default: %(default)s)")
     what.add_argument("--firmware", type=Path, metavar="FILE",
                       help="the firmware's code (default: Debian's OVMF)")
     what.add_argument("--vars", type=Path, metavar="FILE",
                       help="its variables; a copy is used (default: those beside it, or Debian's)")
     what.add_argument("--device", action="append", metavar="KIND[,NAME=VALUE…]",
                       help="a device, as often as wanted: virtio-blk, virtio-net, nvme, ahci, "
-                      "e1000, xhci and so on, or any PCI device of QEMU's (default: virtio-blk)")
+                      "e1000, xhci and so on, or any PCI device of QEMU's (default: virtio-blk); "
+                      f"on Xen: {', '.join(xen_audit.KINDS)} (default: xen-vbd, or with --no-rom "
+                      "the twin of an emulated disk)")
     what.add_argument("--driver", action="append", type=Path, default=[], metavar="FILE",
                       help="a UEFI driver to load first, as often as wanted")
     rom = what.add_mutually_exclusive_group()
@@ -203,18 +209,18 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
                       "%(default)s)")
 
     machine = parser.add_argument_group("the machine")
-    machine.add_argument("--machine", default="q35", choices=MACHINES,
+    machine.add_argument("--machine", choices=MACHINES,
                          help="q35 comes without its SATA controller, pc with its IDE controller "
-                         "(default: %(default)s)")
+                         "(default: q35)")
     machine.add_argument("--memory", type=_mebibytes, default=512, metavar="MIB",
                          help="default: %(default)s")
-    machine.add_argument("--accel", default="auto", choices=("auto", "tcg", "kvm"),
+    machine.add_argument("--accel", choices=("auto", "tcg", "kvm"),
                          help="auto: KVM if it really works here (default)")
 
     rest = parser.add_argument_group("the run")
-    rest.add_argument("--timeout", type=_positive, default=audit.DEFAULT_TIMEOUT,
-                      metavar="SECONDS",
-                      help="end the machine after so long (default: %(default).0f)")
+    rest.add_argument("--timeout", type=_positive, metavar="SECONDS",
+                      help=f"end the machine after so long (default: {audit.DEFAULT_TIMEOUT:.0f}; "
+                      f"on Xen {xen_audit.DEFAULT_TIMEOUT:.0f})")
     rest.add_argument("--json", type=Path, metavar="FILE",
                       help="also write the report here (docs/audit-format.md)")
     rest.add_argument("--html", type=Path, metavar="FILE", help="and here, as a page to look at")
@@ -233,6 +239,37 @@ def _run(arguments: argparse.Namespace) -> int:
     return HELD if report.ok else WRONG
 
 
+def _audit_on_qemu(arguments: argparse.Namespace,
+                   progress: Progress) -> audit.Outcome | xen_audit.Outcome:
+    return audit.audit(audit.Options(
+        firmware=audit.firmware_of(arguments.firmware, arguments.vars),
+        devices=arguments.device or audit.DEFAULT_DEVICES,
+        rom=None if arguments.no_rom else arguments.rom or ROM, drivers=arguments.driver,
+        memory=arguments.memory, machine=arguments.machine or "q35",
+        accelerator=arguments.accel or "auto", as_found=arguments.as_found, stale=arguments.stale,
+        rebind=arguments.rebind, watch=arguments.watch,
+        timeout=arguments.timeout or audit.DEFAULT_TIMEOUT), progress)
+
+
+def _audit_on_xen(arguments: argparse.Namespace,
+                  progress: Progress) -> audit.Outcome | xen_audit.Outcome:
+    _refuse(arguments, "xen", {
+        "--machine": "a guest of Xen's is of one kind",
+        "--accel": "Xen itself runs under emulation",
+        "--vars": "hvmloader keeps none; give --firmware a file with both",
+    })
+    return xen_audit.audit(xen_audit.Options(
+        firmware=arguments.firmware, devices=arguments.device or (),
+        rom=None if arguments.no_rom else arguments.rom or ROM, drivers=arguments.driver,
+        memory=arguments.memory, as_found=arguments.as_found, stale=arguments.stale,
+        rebind=arguments.rebind, watch=arguments.watch,
+        timeout=arguments.timeout or xen_audit.DEFAULT_TIMEOUT), progress)
+
+
+# Where a firmware can be audited.
+AUDITS = {"qemu": _audit_on_qemu, "xen": _audit_on_xen}
+
+
 def _audit(arguments: argparse.Namespace) -> int:
     for target in (arguments.json, arguments.html):
         if target is not None:
@@ -241,14 +278,7 @@ def _audit(arguments: argparse.Namespace) -> int:
             arguments.json.resolve() == arguments.html.resolve():
         raise LabError("--json and --html name the same file")
     try:
-        outcome = audit.audit(audit.Options(
-            firmware=audit.firmware_of(arguments.firmware, arguments.vars),
-            devices=arguments.device or audit.DEFAULT_DEVICES,
-            rom=None if arguments.no_rom else arguments.rom or ROM, drivers=arguments.driver,
-            memory=arguments.memory, machine=arguments.machine, accelerator=arguments.accel,
-            as_found=arguments.as_found, stale=arguments.stale, rebind=arguments.rebind,
-            watch=arguments.watch, timeout=arguments.timeout),
-            Progress())
+        outcome = AUDITS[arguments.on](arguments, Progress())
     except LabError as error:
         # Whoever reads the files is not to find those of an earlier audit.
         _write_files(arguments, audit.could_not(str(error)))

@@ -131,7 +131,7 @@ def audit(options: Options, progress: Progress | None = None) -> Outcome:
         def stage(serial: str) -> str:
             if options.watcher is not None:
                 options.watcher(serial)
-            return _stage(serial)
+            return stage_of(serial)
 
         result = qemu.run(make, timeout=options.timeout, progress=progress, name="auditing",
                           stage=stage)
@@ -191,7 +191,7 @@ _PHASES = {
 }
 
 
-def _stage(serial: str) -> str:
+def stage_of(serial: str) -> str:
     at = serial.rfind('{"type":"phase"')
     found = re.match(r'\{"type":"phase","phase":"([a-z-]+)"', serial[at:]) if at >= 0 else None
     if found is not None:

@@ -254,6 +254,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     memory = f", {machine['memory'] >> 20} MiB" if machine.get("memory") else ""
     kind = ", ".join(str(machine[name]) for name in ("accelerator", "machine") if machine.get(name))
     name = f"QEMU {machine['qemu']}" if machine.get("qemu") else machine.get("hypervisor")
+    if machine.get("xen"):
+        name = f"Xen {machine['xen']}, in {name}"
     yield "machine", f"{name or 'not known'}{', ' if kind else ''}{kind}{memory}"
     names = {image["image"]: str(image["name"]) for image in report["images"]}
     label = "devices"

@@ -264,20 +264,20 @@ class _Run:
         dom0_before = _dmesg(xen)
         xen.trace_store()
         kernel: list[float] = []
+        trace: list[str] = []
 
         def watch(guest: Guest) -> None:
             if not kernel and re.search(_SPEAKS, guest.console):
                 kernel.append(guest.seconds)
 
         result = run_guest(xen, config, timeout=options.timeout, stage=_stage, watch=watch,
-                           xenstore=True,
+                           finish=lambda _: trace.append(xen.traced()), xenstore=True,
                            enough=_Taken(xen, numbers) if options.image is not None else None)
-        report = XenReport(guest_result=result, trace=xen.traced())
-        (LOGS / "xenstore.trace").write_text(report.trace) if LOGS.is_dir() else None
+        report = XenReport(guest_result=result, trace=trace[0])
         report.dom0_lines = [line for line in _dmesg(xen)[len(dom0_before):]
                              if re.search(r"vbd|blkback|xen|grant", line, re.IGNORECASE)]
         report.xen_lines = [line for line in xen.log[log_begin:].splitlines()
-                            if line.startswith("(XEN)")]
+                            if re.match(r"\(XEN\) (?!HVM.* (save|restore): )", line)]
         for device in self.devices:
             device.remove()
         self._judge(report, result, numbers, kernel[0] if kernel else None)
@@ -303,8 +303,7 @@ class _Run:
         wrong = [path for number in numbers
                  for path in (f"/local/domain/{result.domain}/device/vbd/{number}/state",
                               f"/local/domain/0/backend/vbd/{result.domain}/{number}/state")
-                 if path in result.xenstore_after and "qdisk" not in path
-                 and result.xenstore_after[path] != agree.get(path)]
+                 if result.xenstore_after.get(path) != agree.get(path)]
         if wrong:
             report.problems.append("the trace and XenStore itself do not agree on "
                                    f"{', '.join(wrong)}: this judgement cannot be trusted")

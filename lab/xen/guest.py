@@ -200,11 +200,13 @@ def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
               stage: Callable[[str], str] | None = None,
               watch: Callable[[Guest], None] | None = None,
               prepare: Callable[[Guest], None] | None = None,
-              enough: Callable[[Guest], bool] | None = None) -> GuestResult:
+              enough: Callable[[Guest], bool] | None = None,
+              finish: Callable[[Guest], None] | None = None) -> GuestResult:
     """Run a guest until it ends, or what it says matches `until`, or `enough` says so (asked again
     and again), at most `timeout` seconds.
 
-    `prepare` is called while it is still paused. `stage` says for the text so far, of its serial
+    `prepare` is called while it is still paused, `finish` when it has ended and its devices are
+    still there. `stage` says for the text so far, of its serial
     port and then of its console, what the guest is at, for the progress line. `watch` is called
     whenever there is more of that text, and once more at the end, before the guest is cleared away;
     it may run jobs in dom0, as the others may. With `xenstore`, the result has what was in XenStore
@@ -236,6 +238,8 @@ def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
         after = guest.xenstore() if xenstore else {}
         if watch is not None:
             watch(guest)
+        if finish is not None:
+            finish(guest)
         said = guest.said()
         ended: Ended = guest.reason() or ("until" if over else "timeout")
         guest.destroy()

@@ -85,6 +85,7 @@ class XenHost:
         self._jobs: dict[int, Job] = {}
         self._names = 0
         self._heard = b""
+        self._trace = b""
         self._ready = False
         self._off = False
         self.seconds = 0.0
@@ -290,7 +291,9 @@ class XenHost:
         passing = self.unique("trace")
         try:
             self.check(f"cat {_TRACE} >/host/{passing.name}", "reading XenStore's trace")
-            return passing.read_bytes().decode("latin-1")
+            data = passing.read_bytes()
+            self._trace = data
+            return data.decode("latin-1")
         finally:
             passing.unlink(missing_ok=True)
 
@@ -311,6 +314,8 @@ class XenHost:
 
     def _keep_logs(self) -> None:
         qemu.keep_logs(self._folder)
+        if self._trace:
+            (LOGS / "xenstore.trace").write_bytes(self._trace)
         for old in LOGS.glob("guest-*"):
             old.unlink()
         for log in self._share.glob("serial.*"):

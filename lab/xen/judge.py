@@ -117,13 +117,15 @@ class _Disk:
         self._back = self._base.get(f"{self._front}/backend", "")
         self._fronts = self._states(self._front)
         self._backs = self._states(self._back)
+        self._moments: list[tuple[int, Moment]] = []
 
     def _states(self, folder: str) -> list[Change]:
         return [change for change in self._store.changes if change.path == f"{folder}/state"
                 and change.index >= self._start.index]
 
-    def _tell(self, clock: int, what: str) -> None:
-        self.seen.story.append(Moment(float(clock - self._start.clock), what))
+    def _tell(self, at: Change | Message, what: str) -> None:
+        """The trace's clock knows seconds only; its order is what counts."""
+        self._moments.append((at.index, Moment(float(at.clock - self._start.clock), what)))
 
     def _wrong(self, what: str) -> None:
         self.seen.problems.append(f"{self.seen.device}: {what}")
@@ -132,6 +134,12 @@ class _Disk:
         return [change for change in changes if self._end is None or change.index < self._end]
 
     def judge(self) -> None:
+        """Fill in what is seen."""
+        self._judge()
+        self._moments.sort(key=lambda each: each[0])
+        self.seen.story = [moment for _, moment in self._moments]
+
+    def _judge(self) -> None:
         if not self._back:
             self._wrong("XenStore has no such disk")
             return
@@ -154,9 +162,9 @@ class _Disk:
             self._wrong(f"left in XenStore at the hand-over: {', '.join(left)}")
         if self.seen.driven and not self.seen.live:
             self._judge_closing(fronts)
-        clock = next(message.clock for message in self._store.of(self._domain)
+        first = next(message for message in self._store.of(self._domain)
                      if message.index == self._end)
-        self._tell(clock, "the operating system's first word to XenStore"
+        self._tell(first, "the operating system's first word to XenStore"
                    if self.seen.driven else "never connected by the firmware; the operating "
                    "system's first word to XenStore")
         self._judge_system()
@@ -169,17 +177,16 @@ class _Disk:
         if not connected or not answered:
             return
         self.seen.driven = True
-        self._tell(max(connected[0].clock, answered[0].clock), "first connected by the firmware")
+        self._tell(max(connected[0], answered[0], key=lambda change: change.index),
+                   "first connected by the firmware")
         if len(connected) > 1:
-            self._tell(connected[-1].clock, f"connected for the last of {len(connected)} times")
+            self._tell(connected[-1], f"connected for the last of {len(connected)} times")
         for change in fronts:
             if change.index > connected[-1].index:
-                self._tell(change.clock, f"frontend {_state(change.value)}")
+                self._tell(change, f"frontend {_state(change.value)}")
         for change in backs:
             if change.index > max(connected[-1].index, answered[-1].index):
-                self._tell(change.clock, f"backend {_state(change.value)}")
-        # Stable: what has the same second stays in the order of the trace as far as that is known.
-        self.seen.story.sort(key=lambda moment: moment.time)
+                self._tell(change, f"backend {_state(change.value)}")
 
     def _judge_closing(self, fronts: Sequence[Change]) -> None:
         last = max(index for index, change in enumerate(fronts) if change.value == _CONNECTED)
@@ -203,7 +210,7 @@ class _Disk:
         for change in after:
             way.append(change.value)
             if change.value == _CONNECTED:
-                self._tell(change.clock, "connected by the operating system's own driver")
+                self._tell(change, "connected by the operating system's own driver")
                 break
         else:
             self._wrong("the operating system's own driver never connected")

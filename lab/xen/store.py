@@ -127,6 +127,7 @@ class _Parser:
         self._count = 0
         self._introducing: int | None = None
         self._first: int | None = None
+        self._told: dict[str, int] = {}  # of a node's change: when the last was sent
         self._index = 0
 
     def line(self, line: str) -> None:
@@ -172,6 +173,7 @@ class _Parser:
 
     def _answer(self, connection: _Connection, clock: int, kind: str, text: str) -> None:
         if kind == "WATCH_EVENT":
+            self._told[absolute(text.split(" ")[0], connection.domain)] = self._index
             self.store.events.append(Message(self._index, clock, connection.domain,
                                              connection.number, kind, text.removesuffix(" ")))
             return
@@ -199,6 +201,11 @@ class _Parser:
             if message.good and message.text.startswith("T"):
                 self.store.changes += [Change(message.index, message.clock, each.domain, each.path,
                                               each.value) for each in done]
+            else:
+                # Linux has several at work, and one writes while another has a transaction open:
+                # what others were told of at once was not part of it.
+                self.store.changes += [each for each in done
+                                       if self._told.get(each.path, -1) > each.index]
         elif kind in ("WRITE", "MKDIR", "RM") and message.good:
             change = Change(message.index, message.clock, message.domain, message.path,
                             None if kind == "RM" else message.value if kind == "WRITE" else "")

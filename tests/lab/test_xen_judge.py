@@ -69,6 +69,17 @@ def test_what_a_transaction_does_is_done_at_its_end_or_not_at_all() -> None:
     assert parse(maker.text).replay({}, 0, None) == {"/local/domain/0/a": "3"}
 
 
+def test_a_write_beside_a_transaction() -> None:
+    maker = Maker()
+    maker.ask(KERNEL, "TRANSACTION_START", " ", "1 ")
+    maker.message("IN", KERNEL, "WRITE", "a 1")
+    maker.message("OUT", KERNEL, "WATCH_EVENT", "a token ")
+    maker.message("OUT", KERNEL, "WRITE", "OK ")
+    maker.write(KERNEL, "b", "1")
+    maker.ask(KERNEL, "TRANSACTION_END", "F ")
+    assert parse(maker.text).replay({}, 0, None) == {"/local/domain/0/a": "1"}
+
+
 def test_removed_with_all_below_and_refused() -> None:
     maker = Maker()
     for path in ("/a", "/a/b", "/ab"):
@@ -94,8 +105,8 @@ def test_clean() -> None:
     assert problems(whole()) == ""
     assert (device.device, device.driven, device.live) == (NAME, True, False)
     assert [moment.what for moment in device.story] == [
-        "first connected by the firmware", "frontend Closing", "frontend Closed",
-        "frontend Initialising", "backend Closing", "backend Closed", "backend InitWait",
+        "first connected by the firmware", "frontend Closing", "backend Closing",
+        "frontend Closed", "backend Closed", "frontend Initialising", "backend InitWait",
         "the operating system's first word to XenStore",
         "connected by the operating system's own driver"]
     assert seen.messages > seen.exit_messages == 6
