@@ -88,20 +88,13 @@ class StoppableDevice(BlockDevice):
     below: BlockDevice | None = None
 
     def stop(self) -> None:
-        """From now on requests wait in dom0. Those that are on their way are waited for, up to the
-        device's delay; what comes after that is what stays in flight."""
+        """From now on requests wait in dom0, and nobody is told. Those that are on their way to the
+        device below are let through first."""
         self.xen.check(f"dmsetup suspend --noflush --nolockfs {self.name}", f"stopping {self.name}")
 
     def go_on(self) -> None:
         """Answer all that have waited."""
         self.xen.check(f"dmsetup resume {self.name}", f"letting {self.name} go on")
-
-    @property
-    def waiting(self) -> int:
-        """How many requests it has taken and not answered."""
-        device = self.xen.check(f"readlink -f {self.path}", "looking for it").strip()
-        text = self.xen.check(f"cat /sys/block/{device.rpartition('/')[2]}/inflight", "inflight")
-        return sum(map(int, text.split()))
 
     def remove(self) -> None:
         self.xen.shell(f"dmsetup resume {self.name}")
@@ -174,7 +167,6 @@ def usage(xen: XenHost) -> Usage:
     text = xen.check("""
 xl debug-keys g
 xl info | sed -n 's/^free_memory *: */free /p'
-sed -n 's/^MemAvailable: *\\([0-9]*\\).*/available /;t;d' /proc/meminfo
 awk '/^MemAvailable/ { print "dom0", $2 }' /proc/meminfo
 echo "loops $(losetup -n -l -O NAME | wc -l)"
 echo "domains $(xl list | tail -n +2 | wc -l)"

@@ -165,6 +165,11 @@ class XenHost:
             "-device", "virtserialport,chardev=port,name=baton.jobs",
         ]
 
+    @property
+    def interrupts_fixed(self) -> bool:
+        """Whether this QEMU is one whose lock is taken care of (cr8.c). Elsewhere it may break."""
+        return "cr8: " in _text(self._folder / "qemu.log")
+
     # ---- Watching ----
 
     @property

@@ -54,3 +54,16 @@ def test_cut_short() -> None:
 def test_garbled_line() -> None:
     answer = whose.parse(SAID.replace('II" rev', 'II rev'))
     assert answer is not None and answer.vendor == "" and answer.complete
+
+
+def test_several_disks_below_one_device() -> None:
+    text = "whose: firmware vendor=\"EDK II\" revision=0x1 uefi=2.70\n"
+    for blocks in (8, 9):
+        text += (f"whose: disk pci=00:02.0 id=5853:0001 block=512 blocks={blocks} read-only=0\n"
+                 f"whose: driver pci=00:02.0 level=0 version=0x20 name=\"Baton {blocks}\" "
+                 "from=\"component name 2\" image=\"x\"\n")
+    answer = whose.parse(text + "whose: end disks=2\n")
+    assert answer is not None and answer.complete
+    assert {name: (disk.blocks, [driver.name for driver in disk.drivers])
+            for name, disk in answer.disks.items()} == {
+        "00:02.0": (8, ["Baton 8"]), "00:02.0#2": (9, ["Baton 9"])}

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""Progress for tests that take a while each: the verdict comes with the time."""
+
+import pytest
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    if report.when != "call" or report.outcome not in ("passed", "failed"):
+        return None
+    letter = "." if report.outcome == "passed" else "F"
+    return report.outcome, letter, f"{report.outcome.upper()} {report.duration:.1f} s"
