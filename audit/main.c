@@ -12,6 +12,7 @@
  *   watch=MS      how long a round of the watch lasts; 1000
  *   rounds=N      how many rounds; 2
  *   screen=…      what the screen shows: text, json, both or none
+ *   debug-port     write to port 0xE9, a hypervisor's, and not to the serial port
  *   exit=off|halt|debug   how to end; off
  */
 #include "audit/busy.h"
@@ -259,6 +260,7 @@ int app_main(void)
 {
     app.failed = failed;
     drivers_read_options();
+    app.debug_port = app_flag("debug-port");
     if (app_option_number("rounds", 2) < 1 || app_option_number("watch", 1000) < 1)
         report_give_up("without a watch there is no audit: rounds and watch must be at least 1");
     tell_start();

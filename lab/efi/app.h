@@ -32,6 +32,7 @@ struct app {
     EFI_BOOT_SERVICES *bs;
     EFI_RUNTIME_SERVICES *rt;
     unsigned failures; /* how many app_check()s did not hold */
+    bool debug_port;   /* print to a hypervisor's debug port, 0xE9, and not to COM1 */
     bool no_return; /* the firmware holds addresses of the program's: it must not be given back */
     /* What to do, before the end, about an assertion that does not hold; NULL: nothing more. */
     void (*failed)(const char *what);

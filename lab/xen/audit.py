@@ -26,7 +26,7 @@ from lab.errors import LabError
 from lab.fat import boot_image
 from lab.guestlog import pattern
 from lab.inputs import check_rom, halves_of
-from lab.paths import LAB, LOGS, ROM, shown
+from lab.paths import LOGS, ROM, shown
 from lab.progress import Progress
 from lab.qemu import plain
 from lab.xen import disks
@@ -143,7 +143,7 @@ def audit_on(xen: XenHost, options: Options) -> Outcome:
     loops: list[disks.BlockDevice] = []
     log_begin = len(xen.log)
     dom0_before = len(xen.check("dmesg", "reading dom0's kernel log").splitlines())
-    with scratch_folder(LAB, "xen") as folder:
+    with scratch_folder(xen.scratch, "disks") as folder:
         files = {f"/EFI/BOOT/{driver.name}": driver.path.read_bytes() for driver in given}
         image = boot_image(folder / "audit.img", options.app,
                            {**files, "/EFI/BOOT/handover.txt": _words(options, given).encode()})
@@ -180,7 +180,7 @@ def _spec(xen: XenHost, device: _Device, index: int, image: Path | None,
 
 
 def _words(options: Options, given: Sequence[Driver]) -> str:
-    words = ["exit=off", f"watch={options.watch}"]
+    words = ["exit=off", "debug-port", f"watch={options.watch}"]
     words += ["as-found"] if options.as_found else []
     words += ["stale"] if options.stale else []
     words += ["rebind"] if options.rebind else []
@@ -190,11 +190,11 @@ def _words(options: Options, given: Sequence[Driver]) -> str:
 
 def _outcome(xen: XenHost, options: Options, config: GuestConfig, devices: Sequence[_Device],
              result: GuestResult, dom0: Sequence[str], log: Sequence[str]) -> Outcome:
-    said = lines.parse(result.serial)
+    said = lines.parse(result.debug)
     error = trouble(result, said, options.timeout)
     tail = ""
     if error is not None:
-        last = [report.clean_text(line) for line in plain(result.serial).splitlines()[-15:]]
+        last = [report.clean_text(line) for line in plain(result.serial + result.debug).splitlines()[-15:]]
         tail = "\n".join(f"    {line[:200]}" for line in last) + \
             f"\n    (all of it: {shown(LOGS)}/guest-*.log)"
     firmware = options.firmware or Path("/usr/share/ovmf/OVMF.fd")

@@ -29,7 +29,7 @@ from lab.guest import Guest as GuestDisk
 from lab.guest import guest as guest_disk
 from lab.guest import tell_loader
 from lab.inputs import check_app, check_disk, check_rom, halves_of, sector_size_of
-from lab.paths import LAB, LOGS, ROM, WHOSE, shown
+from lab.paths import LOGS, ROM, WHOSE, shown
 from lab.progress import Progress
 from lab.report import Report
 from lab.xen import disks
@@ -44,6 +44,8 @@ CONSOLE = "console=hvc0 loglevel=8"
 """Of the guest's kernel: each character on the serial port would be a way to another process and
 back. Its messages for debugging tell in which state it found a disk."""
 
+_NOTHING = r"UEFI Interactive Shell|BdsDxe: No bootable option"
+"""What firmware says that has found nothing to boot."""
 _SPEAKS = r"Linux version \d"
 _IN_PLACE = "/EFI/BOOT/NEXT.EFI"
 """Where whose.efi, which stands in the boot loader's place, finds it."""
@@ -152,7 +154,7 @@ def check(options: Options) -> None:
 def boot_on(xen: XenHost, options: Options) -> XenReport:
     """The same on a Xen host that is running."""
     check(options)
-    with scratch_folder(LAB, "xen") as folder:
+    with scratch_folder(xen.scratch, "disks") as folder:
         run = _Run(xen, options, folder)
         return run.image(options.image) if options.image is not None else run.guest()
 
@@ -208,7 +210,14 @@ class _Run:
             raw = self.folder / "image.raw"
             with self.xen.progress.step(f"unpacking {shown(image)}"):
                 tools.run(["qemu-img", "convert", "-O", "raw", image, raw])
-        report, _ = self._run([raw], self.options.sector_size or made_for or 512)
+        report, targets = self._run([raw], self.options.sector_size or made_for or 512)
+        self.xen.check(f"rm {targets[0]}", "removing the disk")
+        ended = report.guest_result.ended if report.guest_result else "off"
+        if re.search(_NOTHING, report.guest_result.serial if report.guest_result else ""):
+            report.problems.insert(0, "the firmware found nothing to boot")
+        elif ended not in ("off", "until"):
+            report.problems.insert(0, "the time was up before the system had taken its disk over"
+                                   if ended == "timeout" else f"the guest ended by {ended}")
         report.unseen += [
             "from which disk the system mounted its root (nothing of ours runs in it)",
             "whether a checksum of the disk read in the guest agrees with the host's",
@@ -270,7 +279,8 @@ class _Run:
             if not kernel and re.search(_SPEAKS, guest.console):
                 kernel.append(guest.seconds)
 
-        result = run_guest(xen, config, timeout=options.timeout, stage=_stage, watch=watch,
+        result = run_guest(xen, config, timeout=options.timeout, until=_NOTHING, stage=_stage,
+                           watch=watch,
                            finish=lambda _: trace.append(xen.traced()), xenstore=True,
                            enough=_Taken(xen, numbers) if options.image is not None else None)
         report = XenReport(guest_result=result, trace=trace[0])
@@ -328,7 +338,8 @@ class _Run:
             return
         stage = _stage(result.serial + result.console)
         problem = {"timeout": f"the time was up: ended after {self.options.timeout:.0f} s "
-                              f"(at: {stage})"}.get(
+                              f"(at: {stage})",
+                   "until": "the firmware found nothing to boot"}.get(
             result.ended, f"the guest ended too early (at: {stage}; {result.ended})")
         # First, because everything else that is missing is missing for this reason.
         report.problems.insert(0, problem)

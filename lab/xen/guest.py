@@ -19,6 +19,8 @@ Ended = Literal["off", "reset", "suspend", "crash", "watchdog", "until", "timeou
 _REASONS: dict[int, Ended] = {0: "off", 1: "reset", 2: "suspend", 3: "crash", 4: "watchdog"}
 
 _CREATE_TIMEOUT = 120.0
+_DEBUG_PIECE = 199
+"""Xen's DOMAIN_PBUF_SIZE, less the end."""
 _HOURS = 6 * 3600.0
 """For xl itself, which lives as long as its guest does; the guest has a limit of its own."""
 
@@ -80,6 +82,8 @@ class GuestResult:
     domain: int
     console: str = ""
     """Its paravirtual console, which Linux has as hvc0."""
+    debug: str = ""
+    """What it wrote to port 0xE9, which goes to Xen's log; hvmloader does too."""
     xenstore_before: dict[str, str] = field(default_factory=dict)
     """All of XenStore before the guest's first instruction, if that was asked for."""
     xenstore_after: dict[str, str] = field(default_factory=dict)
@@ -156,6 +160,11 @@ class Guest:
         except FileNotFoundError:
             return ""
 
+    @property
+    def debug(self) -> str:
+        """What it has written to port 0xE9 so far."""
+        return debug_text(self._xen.log, self.domain)
+
     def said(self) -> str:
         """What xl and the guest's QEMU have said so far."""
         log = f"/var/log/xen/qemu-dm-{self.name}.log"
@@ -171,13 +180,14 @@ class Guest:
         self._began = time.monotonic()
 
     def wait_for(self, pattern: str, timeout: float) -> "re.Match[str] | None":
-        """Wait until its serial text or its console has this regular expression in it (lines begin
-        at ^); None if it ends or the time is up before."""
+        """Wait until its serial text, its console or its debug port has had this regular expression
+        (lines begin at ^); None if it ends or the time is up before."""
         end = time.monotonic() + timeout
         while True:
             running = self.running
-            match = re.search(pattern, qemu.plain(self.serial), re.MULTILINE) or \
-                re.search(pattern, qemu.plain(self.console), re.MULTILINE)
+            texts = (qemu.plain(self.serial), qemu.plain(self.console), self.debug)
+            found = (re.search(pattern, text, re.MULTILINE) for text in texts)
+            match = next((each for each in found if each), None)
             if match or not running or time.monotonic() > end:
                 return match
             self._xen.pump()
@@ -207,7 +217,7 @@ def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
 
     `prepare` is called while it is still paused, `finish` when it has ended and its devices are
     still there. `stage` says for the text so far, of its serial
-    port and then of its console, what the guest is at, for the progress line. `watch` is called
+    port, its console and its debug port, what the guest is at, for the progress line. `watch` is called
     whenever there is more of that text, and once more at the end, before the guest is cleared away;
     it may run jobs in dom0, as the others may. With `xenstore`, the result has what was in XenStore
     before and after.
@@ -223,7 +233,7 @@ def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
         while guest.running and not over and guest.seconds < timeout:
             xen.pump()
             over = enough is not None and enough(guest)
-            text = guest.serial + guest.console
+            text = guest.serial + guest.console + guest.debug
             if len(text) == seen:
                 continue
             seen = len(text)
@@ -243,8 +253,19 @@ def run_guest(xen: XenHost, config: GuestConfig, *, timeout: float = 180,
         said = guest.said()
         ended: Ended = guest.reason() or ("until" if over else "timeout")
         guest.destroy()
-        return GuestResult(ended, seconds, guest.serial, said, guest.domain, guest.console, before,
-                           after, xen.retries)
+        return GuestResult(ended, seconds, guest.serial, said, guest.domain, guest.console,
+                           guest.debug, before, after, xen.retries)
+
+
+def debug_text(log: str, domain: int) -> str:
+    """What a domain has written to port 0xE9, out of Xen's log. Xen puts its name before each line,
+    and breaks lines that are too long for it."""
+    text = []
+    for line in re.findall(rf"^\(d{domain}\) (.*)", log, re.MULTILINE):
+        text.append(line)
+        if len(line) != _DEBUG_PIECE:
+            text.append("\n")
+    return "".join(text)
 
 
 def parse_xenstore(text: str) -> dict[str, str]:

@@ -166,6 +166,11 @@ class XenHost:
         ]
 
     @property
+    def scratch(self) -> Path:
+        """A folder of the lab's that is gone when the host is."""
+        return self._folder
+
+    @property
     def interrupts_fixed(self) -> bool:
         """Whether this QEMU is one whose lock is taken care of (cr8.c). Elsewhere it may break."""
         return "cr8: " in _text(self._folder / "qemu.log")

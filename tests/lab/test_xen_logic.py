@@ -13,6 +13,7 @@ from lab.fat import boot_image, fat_image
 from lab.progress import Progress
 from lab.xen import GuestConfig, XenBroke, XenHost, on_xen, parse_xenstore
 from lab.xen import host
+from lab.xen.guest import debug_text
 from lab.xen.image import Dom0
 
 ABORT = "ERROR:x.c:1:tcg_handle_interrupt: assertion failed: (qemu_mutex_iothread_locked())"
@@ -145,6 +146,12 @@ def test_names_that_cannot_be(name: str) -> None:
 def test_xenstore_is_read() -> None:
     assert parse_xenstore('/local = ""\n/local/domain/1/name = "a \\"b\\""\nnoise\n') == {
         "/local": "", "/local/domain/1/name": 'a \\"b\\"'}
+
+
+def test_what_went_to_the_debug_port() -> None:
+    long = "x" * 199
+    log = f"(XEN) one\n(d1) HVM Loader\n(d12) other\n(d1) {long}\n(d1) yz\n(d1) {long}\n(d1) \nend\n"
+    assert debug_text(log, 1) == f"HVM Loader\n{long}yz\n{long}\n"
 
 
 def test_fat_image(tmp_path: Path) -> None:
