@@ -188,5 +188,6 @@ EFI_STATUS EFIAPI efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system_table)
     if (EFI_ERROR(status))
         return status;
     ((EFI_LOADED_IMAGE *)loaded)->Unload = unload;
+    xen_look_for_platform();
     return EFI_SUCCESS;
 }

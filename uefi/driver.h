@@ -30,6 +30,9 @@ extern EFI_GUID block_io_guid;
 extern EFI_GUID block_io2_guid;
 extern EFI_GUID pci_io_guid;
 
+/* Says so if this is a Xen domain whose disks cannot be reached. */
+void xen_look_for_platform(void);
+
 /* The structure that a protocol or member is part of. */
 #define CONTAINER_OF(pointer, type, member)                                                        \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))

@@ -335,6 +335,36 @@ static const uint16_t xen_devices[] = {
     0x0001, /* the platform device */
     0x0002, /* the same, as XenServer has it for some guests */
 };
+#define XEN_DEVICES (sizeof(xen_devices) / sizeof(xen_devices[0]))
+
+void xen_look_for_platform(void)
+{
+    EFI_HANDLE *handles = NULL;
+    UINTN count = 0, seen = 0;
+    bool found = false;
+
+    if (!xen_found() ||
+        EFI_ERROR(bs->LocateHandleBuffer(ByProtocol, &pci_io_guid, NULL, &count, &handles)))
+        return;
+    for (UINTN i = 0; i < count; i++) {
+        EFI_PCI_IO_PROTOCOL *io;
+        UINT16 id[2];
+        if (EFI_ERROR(bs->HandleProtocol(handles[i], &pci_io_guid, (void **)&io)) ||
+            EFI_ERROR(io->Pci.Read(io, EfiPciIoWidthUint16, 0, 2, id)))
+            continue;
+        seen++;
+        for (size_t k = 0; k < XEN_DEVICES; k++)
+            found |= id[0] == XEN_VENDOR && id[1] == xen_devices[k];
+    }
+    bs->FreePool(handles);
+    /* Before firmware has looked for any, nothing is known. */
+    if (seen > 0 && !found)
+        log_line(
+            L"Xen",
+            "this domain has no platform device (xen_platform_pci), without which its PV disks "
+            "cannot be driven; PCI devices:",
+            seen);
+}
 
 /* BAR 1 of the platform device is memory space for pages of Xen's to appear in, and nothing else.
  */
@@ -344,8 +374,7 @@ static EFI_STATUS EFIAPI supported(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE
                                    EFI_DEVICE_PATH *remaining)
 {
     (void)remaining;
-    EFI_STATUS status = pci_supported(this, controller, XEN_VENDOR, xen_devices,
-                                      sizeof(xen_devices) / sizeof(xen_devices[0]));
+    EFI_STATUS status = pci_supported(this, controller, XEN_VENDOR, xen_devices, XEN_DEVICES);
     return !EFI_ERROR(status) && !xen_found() ? EFI_UNSUPPORTED : status;
 }
 
