@@ -6,7 +6,7 @@ For tests:
 
     from lab.xen.audit import Options, audit
     outcome = audit(Options(devices=["xen-vbd", "xen-cdrom"]))
-    assert outcome.report["result"] == "clean"
+    assert outcome.report["error"] is None
 """
 
 import datetime

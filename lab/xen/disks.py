@@ -132,12 +132,13 @@ def detach(xen: XenHost, domain: int, name: str, *, force: bool = False) -> bool
 
 
 def eject(xen: XenHost, domain: int, name: str) -> None:
-    """Take the medium out of a CD-ROM drive."""
+    """Take the medium out of a CD-ROM drive that has an emulated twin ("hdc"): xl first asks the
+    guest's QEMU, which knows no others."""
     xen.check(f"xl cd-eject {domain} {name}", "xl cd-eject", timeout=120)
 
 
 def insert(xen: XenHost, domain: int, name: str, file: str) -> None:
-    """Put one in."""
+    """Put one in; likewise."""
     xen.check(f"xl cd-insert {domain} {name} {shlex.quote(file)}", "xl cd-insert", timeout=120)
 
 

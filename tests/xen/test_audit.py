@@ -19,6 +19,15 @@ def baton_audit(target: Path, *words: str) -> tuple[int, Report]:
     return run.returncode, json.loads(target.read_text()) if target.exists() else {}
 
 
+STATUS_ROUTER = {("memory map", "C2"), ("ReportStatusCodeRouterRuntimeDxe", "C2")}
+"""What this OVMF does at each exit of a loader that its boot manager has started, on whatever machine:
+docs/findings.md."""
+
+
+def failed(report: Report) -> set[tuple[str, str]]:
+    return {key for key, verdict in verdicts(report).items() if verdict == "fail"}
+
+
 def verdicts(report: Report) -> dict[tuple[str, str], str]:
     return {(str(each["name"]), str(each["rule"])): str(each["verdict"])
             for each in report["verdicts"]}
@@ -29,7 +38,7 @@ def test_disks_that_baton_drives(tmp_path: Path) -> None:
              "xen:vbd/51808": "xen-vbd-4096", "xen:vbd/51824": "xen-cdrom"}
     words = [word for kind in kinds.values() for word in ("--device", kind)]
     status, report = baton_audit(tmp_path / "a.json", *words, "--html", str(tmp_path / "a.html"))
-    assert (status, report["result"]) == (0, "clean"), report["error"]
+    assert (status, report["error"], failed(report)) == (1, None, STATUS_ROUTER)
     assert report["machine"]["hypervisor"] == "Xen" and report["machine"]["xen"]
     devices = {each["device"]: each for each in report["devices"]}
     for name, kind in kinds.items():
@@ -41,7 +50,7 @@ def test_disks_that_baton_drives(tmp_path: Path) -> None:
 
 def test_firmware_without_a_driver(tmp_path: Path) -> None:
     status, report = baton_audit(tmp_path / "a.json", "--no-rom")
-    assert (status, report["result"]) == (0, "clean"), report["error"]
+    assert (status, report["error"], failed(report)) == (1, None, STATUS_ROUTER)
     assert verdicts(report)["xen:vbd/768", "C7"] == "pass"
 
 

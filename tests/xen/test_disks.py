@@ -69,14 +69,14 @@ def scenario(xen: XenHost) -> Seen:
                 seen.attached["detached"] = "yes"
         except LabError as error:
             seen.errors.append(str(error))
-        node = f"/local/domain/0/backend/vbd/{guest.domain}/51792/params"
-        eject(xen, guest.domain, "xvdf")
+        node = f"/local/domain/0/backend/vbd/{guest.domain}/5632/params"
+        eject(xen, guest.domain, "hdc")
         seen.ejected = guest.xenstore().get(node, "missing")
-        insert(xen, guest.domain, "xvdf", "/jobs/cd.iso")
+        insert(xen, guest.domain, "hdc", "/jobs/cd.iso")
         seen.inserted = guest.xenstore().get(node, "missing")
 
     seen.guest = run_guest(xen, GuestConfig("a", firmware="seabios", disks=[
-        disk.spec("xvde"), file_spec("/jobs/cd.iso", "xvdf", cdrom=True)]), timeout=5,
+        disk.spec("xvde"), file_spec("/jobs/cd.iso", "hdc", cdrom=True)]), timeout=5,
         prepare=prepare, finish=lambda _: setattr(seen, "store", parse_trace(xen.traced())))
     disk.remove()
     seen.after = usage(xen)
