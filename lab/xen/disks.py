@@ -125,8 +125,8 @@ def attach(xen: XenHost, domain: int, spec: str) -> None:
 def detach(xen: XenHost, domain: int, name: str, *, force: bool = False) -> bool:
     """Take a disk away. False if the guest did not give it back in the time that xl allows it."""
     word = "--force " if force else ""
-    status, text = xen.shell(f"xl block-detach {domain} {name} {word}", timeout=120)
-    if status != 0 and not re.search("timed out|did not|unable to|still", text):
+    status, text = xen.shell(f"xl block-detach {word}{domain} {name}", timeout=120)
+    if status != 0 and force or status != 0 and not re.search("timed out|did not|unable to|still", text):
         raise LabError(f"in dom0, xl block-detach failed: {text.strip()}")
     return status == 0
 
