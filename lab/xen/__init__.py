@@ -18,6 +18,10 @@ One boot of Xen (some ten seconds) serves any number of guests (a few seconds ea
 firmware takes: stock OVMF starts a program after some ten). on_xen() begins the scenario anew where
 QEMU breaks in the way that it is known to; so a scenario is short, and its guests' disks are put in
 place by it.
+
+Beside it: lab.xen.boot boots the lab's Debian or an image and judges the hand-over; lab.xen.audit runs
+the auditor; lab.xen.disks has block devices, disks that stop, hotplug, and what dom0 has left;
+lab.xen.store and lab.xen.judge read what xenstored wrote while XenHost.trace_store() was on.
 """
 
 from lab.xen.guest import Guest, GuestConfig, GuestResult, parse_xenstore, run_guest

@@ -70,6 +70,7 @@ def scenario(xen: XenHost) -> Seen:
         except LabError as error:
             seen.errors.append(str(error))
         node = f"/local/domain/0/backend/vbd/{guest.domain}/5632/params"
+        seen.attached["disc"] = guest.xenstore().get(node, "missing")
         eject(xen, guest.domain, "hdc")
         seen.ejected = guest.xenstore().get(node, "missing")
         insert(xen, guest.domain, "hdc", "/jobs/cd.iso")
@@ -105,7 +106,8 @@ def test_disks_come_and_go(seen: Seen) -> None:
     assert seen.guest is not None and not seen.errors
     back = f"/local/domain/0/backend/vbd/{seen.guest.domain}"
     assert f"{back}/51808/state" in seen.attached and seen.attached["detached"] == "yes"
-    assert seen.ejected == "" and seen.inserted.endswith("/jobs/cd.iso")
+    assert seen.attached["disc"].endswith("/jobs/cd.iso")
+    assert seen.ejected == "missing" and seen.inserted.endswith("/jobs/cd.iso")
 
 
 def test_the_trace_has_the_guest(seen: Seen) -> None:
