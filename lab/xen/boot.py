@@ -408,7 +408,7 @@ def _places(answer: whose.Answer | None, count: int) -> list[str]:
 class _Taken:
     """Whether the guest's own driver has connected all disks. Asks now and then."""
 
-    _EVERY = 3.0
+    _EVERY = 5.0
 
     def __init__(self, xen: XenHost, numbers: Sequence[int]) -> None:
         self._xen, self._numbers = xen, numbers
