@@ -6,28 +6,36 @@
 #   make test-fuzz     libFuzzer, a bounded number of runs from a fixed seed
 #   make test-broken   builds that break a rule of the contract: the tests have to fail on them
 
-UNIT_SUITES := ring blk start exit faults
+UNIT_VIRTIO_SUITES := ring blk start exit faults
+UNIT_XEN_SUITES := xen_exit
 UNIT_CC := gcc
 UNIT_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 UNIT_CFLAGS := -std=c11 -O1 -g -fno-omit-frame-pointer $(WARN) $(UNIT_SANITIZE)
 UNIT_BUILD := $(BUILD)/unit
 
-UNIT_SHARED := $(patsubst %.c,$(UNIT_BUILD)/%.o,$(CORE_VIRTIO_SRC) tests/model/dma.c \
-	tests/model/virtio_device.c tests/unit/harness.c)
-UNIT_DRIVERS := $(UNIT_SUITES:%=$(UNIT_BUILD)/test_%)
+# The drivers of one kind, the model of their other side, and what their suites share.
+VIRTIO_MODEL := tests/model/dma.c tests/model/virtio_device.c
+XEN_MODEL := tests/model/dma.c tests/model/xen_host.c tests/model/xen_store.c \
+	tests/model/xen_blkback.c
+UNIT_VIRTIO_SRC := $(CORE_VIRTIO_SRC) $(VIRTIO_MODEL) tests/unit/harness.c
+UNIT_XEN_SRC := $(CORE_XEN_SRC) $(XEN_MODEL) tests/unit/xen_harness.c
+UNIT_VIRTIO := $(UNIT_VIRTIO_SUITES:%=$(UNIT_BUILD)/test_%)
+UNIT_XEN := $(UNIT_XEN_SUITES:%=$(UNIT_BUILD)/test_%)
 
 # The auditor's part, without the instructions by which it asks Xen: the test plays what they do.
 UNIT_AUDIT := $(UNIT_BUILD)/test_audit_xen
 UNIT_AUDIT_OBJ := $(patsubst %.c,$(UNIT_BUILD)/%.o,tests/unit/test_audit_xen.c \
 	$(filter-out %/hypercall.c,$(AUDIT_XEN_SRC)))
 
-UNIT_PROGRAMS := $(UNIT_DRIVERS) $(UNIT_AUDIT)
+UNIT_PROGRAMS := $(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_AUDIT)
 
 $(UNIT_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(UNIT_CC) $(UNIT_CFLAGS) -I. -MMD -MP -c -o $@ $<
 
-$(UNIT_DRIVERS): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o $(UNIT_SHARED)
+$(UNIT_VIRTIO): $(UNIT_VIRTIO_SRC:%.c=$(UNIT_BUILD)/%.o)
+$(UNIT_XEN): $(UNIT_XEN_SRC:%.c=$(UNIT_BUILD)/%.o)
+$(UNIT_VIRTIO) $(UNIT_XEN): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o
 	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
 
 $(UNIT_AUDIT_OBJ): UNIT_CFLAGS += -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
