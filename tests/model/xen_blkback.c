@@ -185,7 +185,8 @@ static bool connect_ring(struct back *back)
             return false;
         }
     if (!event_bind(back->port)) {
-        xhost_complain("a frontend's event channel %u is none for us", back->port);
+        if (!xhost_store_spoilt())
+            xhost_complain("a frontend's event channel %u is none for us", back->port);
         for (unsigned i = 0; i < back->pages; i++)
             grant_unmap(back->refs[i], true);
         return false;

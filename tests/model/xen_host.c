@@ -46,7 +46,7 @@
 
 /* What things cost, in ticks. */
 #define HYPERCALL_TICKS 2u
-#define YIELD_TICKS     100u
+#define YIELD_TICKS     300u
 /* Xen's clock and the CPU's: they have not begun at the same time. */
 #define TSC_START    (1ull << 33)
 #define SYSTEM_START 777000000ull
@@ -248,15 +248,6 @@ static struct allocation *find_allocation(const void *memory)
     return NULL;
 }
 
-/* The machine's bytes behind an address of an allocation. */
-static unsigned char *behind(const unsigned char *address)
-{
-    uintptr_t where = (uintptr_t)address;
-    int32_t mfn = machine_of(where / PAGE);
-
-    return mfn < 0 ? NULL : machine_page(mfn) + where % PAGE;
-}
-
 void *xhost_alloc(size_t bytes, size_t misalign)
 {
     size_t pages = (misalign + bytes + PAGE - 1) / PAGE + 1, run = 0;
@@ -288,7 +279,9 @@ void *xhost_alloc(size_t bytes, size_t misalign)
     };
     for (size_t i = 0; i < pages; i++)
         memset(machine_page(machine_of(FIRST_GFN + first + i)), NOTHING_THERE, PAGE);
-    ASAN_UNPOISON_MEMORY_REGION(allocation->memory, bytes);
+    /* Whole pages: one that is exchanged is read from end to end. The last page is behind it all.
+     */
+    ASAN_UNPOISON_MEMORY_REGION(allocation->memory - misalign, (pages - 1) * PAGE);
     return allocation->memory;
 }
 
@@ -323,6 +316,32 @@ static void drop(struct allocation *allocation)
     allocation->memory = NULL;
 }
 
+/* Nobody has written around an allocation; and what was in it is overwritten. */
+static void check_around(const struct allocation *allocation)
+{
+    size_t first = allocation->misalign, end = first + allocation->bytes;
+    uint64_t gfn = (uintptr_t)(allocation->memory - first) / PAGE;
+
+    for (size_t i = 0; i < allocation->pages; i++) {
+        unsigned char *page = machine_page(machine_of(gfn + i));
+        size_t from = first > i * PAGE ? first - i * PAGE : 0;
+        size_t to = end > i * PAGE ? end - i * PAGE : 0;
+        if (from > PAGE)
+            from = PAGE;
+        if (to > PAGE)
+            to = PAGE;
+        if (to > from)
+            memset(page + from, FREED, to - from);
+        else
+            from = to = 0;
+        for (size_t k = 0; k < PAGE; k++)
+            if ((k < from || k >= to) && page[k] != NOTHING_THERE) {
+                model_violation("somebody has written outside of a buffer");
+                return;
+            }
+    }
+}
+
 void xhost_free(void *memory)
 {
     struct allocation *allocation = find_allocation(memory);
@@ -334,16 +353,7 @@ void xhost_free(void *memory)
     const char *why = whose(allocation->memory, allocation->bytes);
     if (why)
         model_violation("C5: freed memory that is %s", why);
-    const unsigned char *start = allocation->memory - allocation->misalign;
-    for (size_t i = 0; i < allocation->pages * PAGE; i++) {
-        bool ours = i >= allocation->misalign && i < allocation->misalign + allocation->bytes;
-        if (!ours && *behind(start + i) != NOTHING_THERE) {
-            model_violation("a backend has written outside of a buffer");
-            break;
-        }
-    }
-    for (size_t i = 0; i < allocation->bytes; i++)
-        *behind(allocation->memory + i) = FREED;
+    check_around(allocation);
     drop(allocation);
 }
 
@@ -496,8 +506,13 @@ static intptr_t channel_op(unsigned command, void *argument, bool fails)
     }
     case EVTCHNOP_send: {
         const struct evtchn_send *sent = argument;
-        if (fails || !port_is_ours(sent->port, "sent an event to"))
+        if (!port_is_ours(sent->port, "sent an event to"))
             return XEN_EINVAL;
+        if (fails) {
+            if (sent->port == STORE_PORT)
+                store_spoil(); /* it may never learn that it was asked */
+            return XEN_EINVAL;
+        }
         send(sent->port);
         return 0;
     }
@@ -576,15 +591,18 @@ static intptr_t poll(const struct sched_poll *poll, bool fails)
     }
 }
 
+static intptr_t yield(void)
+{
+    xhost_counts.yields++;
+    xhost_counts.waits++;
+    h.now += YIELD_TICKS;
+    work();
+    return 0;
+}
+
 static intptr_t sched_op(unsigned command, void *argument, bool fails)
 {
     switch (command) {
-    case SCHEDOP_yield:
-        xhost_counts.yields++;
-        xhost_counts.waits++;
-        h.now += YIELD_TICKS;
-        work();
-        return 0;
     case SCHEDOP_poll:
         return poll(argument, fails);
     default:
@@ -598,7 +616,7 @@ static intptr_t sched_op(unsigned command, void *argument, bool fails)
 /* Somewhere else in the guest's memory it is no more. */
 static void unhook(int32_t mfn)
 {
-    for (uint64_t gfn = FIRST_GFN; gfn < FIRST_GFN + GFNS; gfn++)
+    for (uint64_t gfn = PLACE_BASE / PAGE; gfn < PLACE_BASE / PAGE + PLACE_PAGES; gfn++)
         if (machine_of(gfn) == mfn)
             set_frame(gfn, -1);
 }
@@ -751,8 +769,10 @@ bool grant_map(uint32_t ref, bool write, int32_t *mfn)
     grant_entry_v1_t *entry = entry_of(ref);
     if ((entry->flags & GTF_type_mask) != GTF_permit_access || entry->domid != 0 ||
         (write && entry->flags & GTF_readonly)) {
-        xhost_complain("a backend may not map grant %u: flags %#x, domain %u", ref, entry->flags,
-                       entry->domid);
+        /* If it has not been told to stop, it may come too late. */
+        if (!xhost_store_spoilt())
+            xhost_complain("a backend may not map grant %u: flags %#x, domain %u", ref,
+                           entry->flags, entry->domid);
         return false;
     }
     *mfn = machine_of(entry->frame);
@@ -771,15 +791,15 @@ bool grant_map(uint32_t ref, bool write, int32_t *mfn)
     return true;
 }
 
-/* What the guest must leave alone while a page is mapped. */
+/* What the guest must leave alone while a page is mapped. That it may be mapped again it can
+ * take back. */
 static void check_pin(uint32_t ref)
 {
     const struct pin *pin = &h.pins[ref];
     const grant_entry_v1_t *entry = entry_of(ref);
     unsigned in_use = GTF_reading | (pin->writes ? GTF_writing : 0u);
 
-    if (entry->frame != pin->gfn || entry->domid != 0 || (entry->flags & in_use) != in_use ||
-        !(entry->flags & GTF_permit_access))
+    if (entry->frame != pin->gfn || entry->domid != 0 || (entry->flags & in_use) != in_use)
         model_violation("C5: grant %u was changed while a backend had it mapped", ref);
 }
 
@@ -846,9 +866,10 @@ intptr_t hypercall(unsigned number, unsigned command, void *argument, unsigned c
     if (!h.plugged || xhost_options.leaf == 0)
         model_violation("a hypercall where Xen is not");
     h.now += HYPERCALL_TICKS;
-    xhost_counts.hypercalls++;
     others();
-    bool fails = xhost_counts.hypercalls == xhost_options.hypercall_fails_at;
+    if (number == __HYPERVISOR_sched_op && command == SCHEDOP_yield)
+        return yield(); /* which cannot fail */
+    bool fails = ++xhost_counts.hypercalls == xhost_options.hypercall_fails_at;
     h.happened |= fails;
     if (xhost_options.fuzz && number != __HYPERVISOR_sched_op && xhost_feed(&how))
         fails |= how > 0xfc;
@@ -1003,11 +1024,12 @@ void xhost_unplug(void)
     for (unsigned i = 0; i < ALLOCATIONS; i++)
         if (h.allocations[i].memory)
             drop(&h.allocations[i]);
-    for (uint32_t i = 0; i < GFNS; i++) {
-        int32_t first = i < ARENA_PAGES ? (int32_t)i : -1;
-        if (i + FIRST_GFN != STORE_BASE / PAGE && h.p2m[i] != first)
-            set_frame(FIRST_GFN + i, first);
-    }
+    for (uint32_t i = 0; i < ARENA_PAGES; i++)
+        if (h.p2m[i] != (int32_t)i)
+            set_frame(FIRST_GFN + i, (int32_t)i);
+    for (uint64_t gfn = PLACE_BASE / PAGE; gfn < PLACE_BASE / PAGE + PLACE_PAGES; gfn++)
+        if (machine_of(gfn) >= 0)
+            set_frame(gfn, -1);
     memset(h.pins, 0, sizeof(h.pins));
     memset(h.pinned, 0, sizeof(h.pinned));
     h.spares = 0;
@@ -1037,6 +1059,8 @@ void xhost_check_as_found(void)
             check_pin(ref);
             if (machine_of(pin->gfn) == pin->mfn)
                 model_violation("C4: a backend still has a page of the guest's, by grant %u", ref);
+            if (flags & GTF_type_mask)
+                model_violation("C4: a backend may map a page anew, by grant %u", ref);
         } else if (flags != (ref < 2 ? GTF_permit_access : 0)) {
             model_violation("C7: grant %u is left with flags %#x", ref, flags);
         }
@@ -1052,7 +1076,7 @@ void xhost_check_as_found(void)
         if (machine_of(gfn) >= 0 && gfn != h.excused_frame)
             model_violation("C7: frame %#llx is left, with machine page %d",
                             (unsigned long long)gfn, machine_of(gfn));
-    if (h.page_seen) {
+    if (h.page_seen && !xhost_store_spoilt()) {
         const struct shared_page *page = shared();
         uint32_t bits = page->upcall_pending | page->selectors[0] | page->selectors[1];
         for (unsigned i = 0; i < 32; i++)

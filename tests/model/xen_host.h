@@ -132,7 +132,8 @@ struct xhost_options {
 };
 
 struct xhost_counts {
-    uint64_t hypercalls, sends, polls, yields;
+    uint64_t hypercalls; /* but yields */
+    uint64_t sends, polls, yields;
     uint64_t waits; /* polls and yields that did not return at once */
     uint64_t messages, answers, watch_events;
     uint64_t requests, indirect, segments, flushes, responses;
@@ -196,6 +197,8 @@ const char *xhost_key(const char *path);
 void xhost_write(const char *path, const char *value);
 void xhost_remove(const char *path);
 unsigned xhost_watches(void);
+/* XenStore does not answer any more, until the ring is made anew. */
+void xhost_break_store(void);
 
 /* Whatever the backends can still do to memory, they do now. */
 void xhost_last_gasp(void);

@@ -47,6 +47,8 @@ void store_unplug(void);
 void store_kick(void);
 void store_work(void);
 uint64_t store_due(void);
+/* What it will have to say is excused. */
+void store_spoil(void);
 /* A path from the root. */
 const char *tree_read(const char *path);
 void tree_write(const char *path, const char *value, bool guest_may_write);

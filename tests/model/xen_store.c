@@ -47,7 +47,9 @@ static struct {
     uint32_t next_transaction;
     char *found; /* the guest's part of the tree as it was found, as text */
 
-    bool kicked, dead, spoilt;
+    bool kicked, dead;
+    bool spoilt;  /* nothing can be asked any more, unless the ring is made anew */
+    bool excused; /* that has happened; so keys are as they are */
     uint64_t due;
     /* What is coming in and what has still to go out. */
     struct xsd_sockmsg header;
@@ -224,8 +226,9 @@ static void answer(const char *bytes, size_t count)
         return;
     }
     memset(many, 'x', sizeof(many));
-    s.spoilt |= fault == XFAULT_LOST || fault == XFAULT_WRONG_ID || fault == XFAULT_TOO_LONG ||
-                fault == XFAULT_INDEX;
+    if (fault == XFAULT_LOST || fault == XFAULT_WRONG_ID || fault == XFAULT_TOO_LONG ||
+        fault == XFAULT_INDEX)
+        store_spoil();
     switch (fault) {
     case XFAULT_LOST:
         break;
@@ -496,7 +499,8 @@ static void handle(void)
         if (about_path)
             back_excuse(absolute);
         if (xhost_options.fault == XFAULT_DEAD) {
-            s.dead = s.spoilt = true;
+            s.dead = true;
+            store_spoil();
             return;
         }
         if (xhost_options.fault == XFAULT_ERROR) {
@@ -511,8 +515,9 @@ static void handle(void)
     }
     switch (s.header.type) {
     case XS_READ:
+        /* Whether a key is there is nobody's business who may not see what is around it. */
         if (!find(absolute))
-            refuse("ENOENT");
+            refuse(within(absolute, HOME) || parent_of(absolute) ? "ENOENT" : "EACCES");
         else
             answer(tree_read(absolute), strlen(tree_read(absolute)));
         break;
@@ -703,9 +708,19 @@ unsigned xhost_watches(void)
     return count;
 }
 
+void store_spoil(void)
+{
+    s.spoilt = s.excused = true;
+}
+
 bool xhost_store_spoilt(void)
 {
-    return s.spoilt;
+    return s.spoilt || s.excused;
+}
+
+void xhost_break_store(void)
+{
+    s.dead = s.spoilt = true;
 }
 
 /* The guest's keys, one a line, in the order of the alphabet. */
@@ -760,6 +775,8 @@ void store_check(void)
     if (ring->req_prod != ring->req_cons || ring->rsp_prod != ring->rsp_cons ||
         s.out_at != s.out_end || s.have != 0)
         model_violation("C7: XenStore's ring is not idle");
+    if (s.excused)
+        return;
     char *now = describe();
     /* Where a request has failed, its key is as it is. */
     if (s.wrong_path[0] == 0 && strcmp(now, s.found) != 0)

@@ -119,8 +119,7 @@ void guest_down(struct guest *guest)
     assert_int_equal(guest->leaked, 0);
     xhost_check_as_found();
     assert_no_violation();
-    while (ios)
-        xio_free(ios);
+    xio_free_all();
     assert_int_equal(xhost_allocations(), 0);
 }
 
@@ -180,14 +179,13 @@ void guest_handed_over(struct guest *guest)
     unmake(guest->xen);
     guest->xen = NULL;
     /* Transfers that were cut off are told nothing. */
-    while (ios) {
-        if (ios->request) {
-            ios->done = 1;
-            ios->request = NULL;
-            free(ios->slot);
+    for (struct xio *io = ios; io; io = io->next)
+        if (io->request) {
+            io->done = 1;
+            io->request = NULL;
+            free(io->slot);
         }
-        xio_free(ios);
-    }
+    xio_free_all();
 }
 
 struct disk *disk_of(struct guest *guest, unsigned i)
@@ -258,8 +256,8 @@ struct xio *xio_new(unsigned disk, enum disk_op op, uint64_t sector, size_t byte
     ios = io;
     io->buffer = xhost_alloc(bytes, misalign);
     if (op == DISK_WRITE)
-        for (size_t i = 0; i < bytes; i++)
-            io->buffer[i] = (uint8_t)test_chance(256);
+        for (size_t i = 0, seed = test_chance(1u << 30); i < bytes; i++)
+            io->buffer[i] = (uint8_t)(seed + i * i / 5);
     else
         memset(io->buffer, UNWRITTEN, bytes);
     io->request = (struct disk_request *)(void *)(slot + 2);
@@ -320,6 +318,12 @@ enum result xio_free(struct xio *io)
         xhost_free(io->buffer);
     free(io);
     return result;
+}
+
+void xio_free_all(void)
+{
+    while (ios)
+        xio_free(ios);
 }
 
 enum result xio_run(struct guest *guest, unsigned disk, enum disk_op op, uint64_t sector,

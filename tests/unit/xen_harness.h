@@ -71,6 +71,8 @@ struct xio *xio_new(unsigned disk, enum disk_op op, uint64_t sector, size_t byte
 enum result xio_submit(struct guest *guest, struct xio *io);
 void xio_wait(struct guest *guest, struct xio *io);
 enum result xio_free(struct xio *io);
+/* All that there are; they have to be done. */
+void xio_free_all(void);
 enum result xio_run(struct guest *guest, unsigned disk, enum disk_op op, uint64_t sector,
                     size_t bytes, size_t misalign);
 void assert_reads(struct guest *guest, unsigned disk, uint64_t sector, size_t bytes,
