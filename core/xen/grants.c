@@ -159,7 +159,9 @@ bool grants_take_back(struct grants *grants, grant_list *list)
     while (*list != 0) {
         grant_list ref = *list;
         *list = grants->next[ref];
-        /* The entry itself stays in use until the other side lets go. */
+        /* The entry itself stays in use until the other side lets go, and is then as good as ended:
+         * to map the page once more would be to map the new one. */
+        __atomic_fetch_and(&grants->table[ref].flags, IN_USE, __ATOMIC_SEQ_CST);
         if (replace(grants, grants->table[ref].frame))
             grants->replaced++;
         else
