@@ -23,9 +23,9 @@ static void take_state(struct xen_front *front, enum answer answer, const struct
 {
     uint64_t state;
 
-    /* No such key: the backend is gone. A state that is none is as good as one we do not wait for.
-     */
-    if (answer == ANSWER_REFUSED)
+    /* No such key, or nothing there that we may look at: the backend is gone. Any other refusal,
+     * and a state that is none, is no news. */
+    if (answer == ANSWER_REFUSED && (store_says(store, "ENOENT") || store_says(store, "EACCES")))
         front->backend_state = XenbusStateUnknown;
     else if (answer == ANSWER_OK &&
              store_parse_number(store->payload, store->header.len, XenbusStateReconfigured, &state))

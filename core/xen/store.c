@@ -155,6 +155,15 @@ enum answer store_answer(struct store *store, const struct poor_door *door)
     }
 }
 
+bool store_says(const struct store *store, const char *text)
+{
+    uint32_t at = 0;
+
+    while (text[at] != 0 && store->payload[at] == text[at])
+        at++;
+    return text[at] == 0 && store->payload[at] == 0;
+}
+
 bool store_settle(struct store *store, const struct poor_door *door)
 {
     bool good = true;

@@ -75,6 +75,9 @@ bool store_ask(struct store *store, const struct poor_door *door, uint32_t type,
  * call. */
 enum answer store_answer(struct store *store, const struct poor_door *door);
 
+/* Whether the contents of the last answer are this text: of one that was ANSWER_REFUSED, why. */
+bool store_says(const struct store *store, const char *text);
+
 /* Throws the answers away that have not been fetched. False if one was not ANSWER_OK. */
 bool store_settle(struct store *store, const struct poor_door *door);
 
