@@ -209,6 +209,18 @@ void fronts_close(struct xen *xen, const struct poor_door *door)
 
 /* ---- The exit ---- */
 
+/* A ring that is out of step is made anew, where the server offers that. No watch is left then. */
+static void regain(struct xen *xen, const struct poor_door *door)
+{
+    struct poor_door part = half_of(door);
+
+    if (xen->store.in_step || !store_reconnect(&xen->store, &part))
+        return;
+    xen->watches = 0;
+    for (struct xen_front *front = xen->fronts; front; front = front->next)
+        front->watch = 0;
+}
+
 void fronts_quiesce(struct xen *xen, const struct poor_door *door)
 {
     bool any = false;
@@ -219,14 +231,7 @@ void fronts_quiesce(struct xen *xen, const struct poor_door *door)
     }
     if (!any)
         return;
-    if (!xen->store.in_step) {
-        struct poor_door part = half_of(door);
-        if (store_reconnect(&xen->store, &part)) {
-            xen->watches = 0;
-            for (struct xen_front *front = xen->fronts; front; front = front->next)
-                front->watch = 0;
-        }
-    }
+    regain(xen, door);
     fronts_close(xen, door);
 }
 
@@ -235,6 +240,7 @@ void xen_quiesce(struct xen *xen, const struct poor_door *door)
     if (!xen->live)
         return;
     fronts_quiesce(xen, door);
+    regain(xen, door);
     if (xen->watches & 1ull << WATCH_LIST)
         store_ask_watch(&xen->store, door, false, "device/vbd", NULL, WATCH_LIST);
     xen->watches = 0;
