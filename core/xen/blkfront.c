@@ -51,6 +51,12 @@ static size_t memory_bytes(const struct blkfront *blk)
 
 /* ---- Attach ---- */
 
+static enum result store_lost(const struct blkfront *blk)
+{
+    blk_log(blk, blk->xen->store.lost ? blk->xen->store.lost : "XenStore is lost;", 0);
+    return RESULT_TIMEOUT;
+}
+
 /* A number that the backend has, or need not have. */
 static enum result backend_number(struct blkfront *blk, const char *name, uint64_t most,
                                   uint64_t missing, uint64_t *number)
@@ -60,11 +66,7 @@ static enum result backend_number(struct blkfront *blk, const char *name, uint64
     *number = missing;
     enum answer answer =
         store_read_number(&blk->xen->store, &door, blk->front.backend, name, most, number);
-    if (answer == ANSWER_LOST) {
-        blk_log(blk, blk->xen->store.lost ? blk->xen->store.lost : "XenStore is lost;", 0);
-        return RESULT_TIMEOUT;
-    }
-    return RESULT_OK;
+    return answer == ANSWER_LOST ? store_lost(blk) : RESULT_OK;
 }
 
 /* Where the backend is, from our own keys. */
@@ -83,7 +85,7 @@ static enum result find_backend(struct blkfront *blk)
         answer = store_read_number(&blk->xen->store, &door, front->path, "backend-id",
                                    DOMID_FIRST_RESERVED - 1, &domain);
     if (answer == ANSWER_LOST)
-        return RESULT_TIMEOUT;
+        return store_lost(blk);
     /* The longest names of ours have to fit behind it. */
     if (answer != ANSWER_OK || front->backend[0] != '/' ||
         !store_path((char[STORE_PATH_MAX]){0}, front->backend, "feature-max-indirect-segments")) {
@@ -153,8 +155,14 @@ static enum result find_idle(struct blkfront *blk)
     struct xen_front *front = &blk->front;
     unsigned state = backend_state(blk);
 
-    if (state == XenbusStateInitialising || state == XenbusStateUnknown)
+    if (!blk->xen->store.in_step)
+        return store_lost(blk);
+    if (state == XenbusStateInitialising)
         return RESULT_NO_MEDIA;
+    if (state == XenbusStateUnknown) {
+        blk_log(blk, "XenStore knows no state of the backend of disk", blk->number);
+        return RESULT_DEVICE_ERROR;
+    }
     if (state == XenbusStateInitWait)
         return RESULT_OK;
     /* Somebody else was connected, or is being disconnected: it is closed as ours would be. */
@@ -396,7 +404,10 @@ static enum result connect(struct blkfront *blk)
 
     door = within(blk, XEN_STORE_MS);
     front_ask_state(blk->xen, &door, front, XenbusStateConnected);
-    return store_settle(&blk->xen->store, &door) ? RESULT_OK : RESULT_DEVICE_ERROR;
+    if (store_settle(&blk->xen->store, &door))
+        return RESULT_OK;
+    blk_log(blk, "XenStore does not take our state for disk", blk->number);
+    return RESULT_DEVICE_ERROR;
 }
 
 enum result blkfront_start(struct blkfront *blk, const struct dma_block *memory)
