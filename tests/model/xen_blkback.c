@@ -750,7 +750,7 @@ void xhost_vanish(unsigned disk)
     back->there = false;
     tree_remove(back->path);
     tree_remove(back->front);
-    store_snapshot();
+    store_found(back->front);
 }
 
 void xhost_wind(unsigned disk, uint32_t index)
@@ -790,8 +790,6 @@ void back_check(void)
         if (back->state != back->options->first_state)
             model_violation("C7: the backend of disk %u is in state %u", back->options->number,
                             back->state);
-        if (back->connected && !back->options->never_unmaps && back->in_flight == 0)
-            model_violation("C4: the backend of disk %u is connected", back->options->number);
     }
 }
 
@@ -859,7 +857,7 @@ void xhost_add_disk(const struct xhost_disk *disk)
 
     xhost_options.disks[i] = *disk;
     plug_disk(i, &xhost_options.disks[i]);
-    store_snapshot();
+    store_found(backs[i].front);
 }
 
 void back_plug(void)

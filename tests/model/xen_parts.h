@@ -53,7 +53,8 @@ void store_spoil(void);
 const char *tree_read(const char *path);
 void tree_write(const char *path, const char *value, bool guest_may_write);
 void tree_remove(const char *path);
-void store_snapshot(void); /* this is how it was found */
+/* This is how the keys below a path were found. */
+void store_found(const char *path);
 void store_check(void);
 
 /* ---- xen_blkback.c ---- */

@@ -45,7 +45,8 @@ static struct {
     struct watch watches[WATCHES_MAX];
     struct transaction transactions[TRANSACTIONS_MAX];
     uint32_t next_transaction;
-    char *found; /* the guest's part of the tree as it was found, as text */
+    struct node *found; /* the guest's part of the tree as it was found */
+    size_t found_count;
 
     bool kicked, dead;
     bool spoilt;  /* nothing can be asked any more, unless the ring is made anew */
@@ -723,40 +724,49 @@ void xhost_break_store(void)
     s.dead = s.spoilt = true;
 }
 
-/* The guest's keys, one a line, in the order of the alphabet. */
-static int by_path(const void *one, const void *other)
+/* The guest's keys as they were found: copies, in s.found. */
+void store_found(const char *path)
 {
-    return strcmp((*(const struct node *const *)one)->path,
-                  (*(const struct node *const *)other)->path);
-}
-
-static char *describe(void)
-{
-    size_t count = 0, size = 1;
-    const struct node **nodes = calloc(s.node_count + 1, sizeof(*nodes));
-
-    if (!nodes)
-        abort();
-    for (size_t i = 0; i < s.node_count; i++)
-        if (within(s.nodes[i].path, HOME)) {
-            nodes[count++] = &s.nodes[i];
-            size += strlen(s.nodes[i].path) + strlen(s.nodes[i].value) + 4;
+    for (size_t i = s.found_count; i-- > 0;)
+        if (within(s.found[i].path, path)) {
+            free(s.found[i].path);
+            free(s.found[i].value);
+            s.found[i] = s.found[--s.found_count];
         }
-    qsort(nodes, count, sizeof(*nodes), by_path);
-    char *text = malloc(size), *at = text;
-    if (!text)
-        abort();
-    *at = 0;
-    for (size_t i = 0; i < count; i++)
-        at += sprintf(at, "%s = %s\n", nodes[i]->path, nodes[i]->value);
-    free(nodes);
-    return text;
+    for (size_t i = 0; i < s.node_count; i++) {
+        if (!within(s.nodes[i].path, path))
+            continue;
+        s.found = realloc(s.found, (s.found_count + 1) * sizeof(*s.found));
+        if (!s.found)
+            abort();
+        s.found[s.found_count++] =
+            (struct node){.path = copy(s.nodes[i].path), .value = copy(s.nodes[i].value)};
+    }
 }
 
-void store_snapshot(void)
+static const struct node *found(const char *path)
 {
-    free(s.found);
-    s.found = describe();
+    for (size_t i = 0; i < s.found_count; i++)
+        if (strcmp(s.found[i].path, path) == 0)
+            return &s.found[i];
+    return NULL;
+}
+
+static void check_keys(void)
+{
+    for (size_t i = 0; i < s.node_count; i++) {
+        const struct node *node = &s.nodes[i], *before = found(node->path);
+        /* Where a request has failed, its key is as it is. */
+        if (!within(node->path, HOME) || strcmp(node->path, s.wrong_path) == 0)
+            continue;
+        if (!before)
+            model_violation("C7: a key is left: %s = %s", node->path, node->value);
+        else if (s.wrong_path[0] == 0 && strcmp(node->value, before->value) != 0)
+            model_violation("C7: a key is not as found: %s = %s", node->path, node->value);
+    }
+    for (size_t i = 0; i < s.found_count; i++)
+        if (!find(s.found[i].path))
+            model_violation("C7: a key is missing: %s", s.found[i].path);
 }
 
 void store_check(void)
@@ -775,17 +785,8 @@ void store_check(void)
     if (ring->req_prod != ring->req_cons || ring->rsp_prod != ring->rsp_cons ||
         s.out_at != s.out_end || s.have != 0)
         model_violation("C7: XenStore's ring is not idle");
-    if (s.excused)
-        return;
-    char *now = describe();
-    /* Where a request has failed, its key is as it is. */
-    if (s.wrong_path[0] == 0 && strcmp(now, s.found) != 0)
-        model_violation("C7: our keys are not as found; they are\n%s and were\n%s", now, s.found);
-    for (size_t i = 0; s.wrong_path[0] != 0 && i < s.node_count; i++)
-        if (within(s.nodes[i].path, HOME) && !strstr(s.found, s.nodes[i].path) &&
-            strcmp(s.nodes[i].path, s.wrong_path) != 0)
-            model_violation("C7: a key is left: %s", s.nodes[i].path);
-    free(now);
+    if (!s.excused)
+        check_keys();
 }
 
 void store_plug(void)
@@ -828,6 +829,10 @@ void store_unplug(void)
     for (size_t i = 0; i < s.node_count; i++) {
         free(s.nodes[i].path);
         free(s.nodes[i].value);
+    }
+    for (size_t i = 0; i < s.found_count; i++) {
+        free(s.found[i].path);
+        free(s.found[i].value);
     }
     free(s.nodes);
     free(s.found);
