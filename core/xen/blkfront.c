@@ -674,7 +674,9 @@ static enum result blkfront_restart(struct disk *disk, enum result why)
     /* Nothing to end, nothing wrong: a PV disk has no state that a reset would clear. */
     if (why == RESULT_ABORTED && blk->pieces.busy == 0 && !blk->pieces.pending && !blk->gone)
         return RESULT_OK;
-    if (close_front(blk, why) && !blk->gone) {
+    /* A backend that has not gone the whole way back is not one to connect to: that it still says
+     * Connected would be about the time before. */
+    if (close_front(blk, why) && !blk->gone && backend_state(blk) == XenbusStateInitWait) {
         struct disk_info info = blk->disk.info;
         result = connect(blk);
         /* Whoever uses the disk knows it as it was. */
