@@ -382,6 +382,9 @@ static enum result connect(struct blkfront *blk)
 
     front->state = FRONT_LIVE;
     front->silent = front->leaving = false;
+    /* Whoever closes a frontend ends its watch, too. */
+    if (front->watch == 0)
+        begin_watch(blk);
     enum result result = share(blk, ring_refs);
     if (!result)
         result = publish(blk, ring_refs);
