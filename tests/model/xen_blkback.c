@@ -204,7 +204,7 @@ static void connect(struct back *back)
 {
     const struct xhost_disk *options = back->options;
 
-    if (!disconnect(back) || !connect_ring(back)) {
+    if (!disconnect(back) || options->refuses || !connect_ring(back)) {
         switch_state(back, XenbusStateClosing);
         return;
     }
@@ -856,8 +856,9 @@ void xhost_add_disk(const struct xhost_disk *disk)
     unsigned i = xhost_options.disk_count++;
 
     xhost_options.disks[i] = *disk;
+    bool first = !tree_read("/local/domain/5/device/vbd");
     plug_disk(i, &xhost_options.disks[i]);
-    store_found(backs[i].front);
+    store_found(first ? "/local/domain/5/device/vbd" : backs[i].front);
 }
 
 void back_plug(void)

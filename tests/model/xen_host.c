@@ -74,6 +74,17 @@ struct allocation {
     size_t bytes, misalign, pages;
 };
 
+/* What somebody else has left in the table. */
+static const grant_entry_v1_t others_grant = {
+    .flags = GTF_permit_access, .domid = 3, .frame = 0x777};
+#define OTHERS_FIRST 10u
+
+static bool is_others(uint32_t ref)
+{
+    return ref < GNTTAB_NR_RESERVED_ENTRIES ||
+           (xhost_options.others_grants && ref >= OTHERS_FIRST && (ref - OTHERS_FIRST) % 3 == 0);
+}
+
 static struct {
     bool plugged, poor, working;
     uint64_t now, steps, random;
@@ -683,8 +694,7 @@ static intptr_t take_away(const struct physmap_remove *remove, bool fails)
     if (mfn >= MFN_GRANTS && mfn < MFN_SPARE) {
         uint32_t first = (uint32_t)(mfn - MFN_GRANTS) * ENTRIES_PER_FRAME;
         for (uint32_t ref = first; ref < first + ENTRIES_PER_FRAME; ref++)
-            if (ref >= GNTTAB_NR_RESERVED_ENTRIES && entry_of(ref)->flags & GTF_type_mask &&
-                !h.pins[ref].reads)
+            if (!is_others(ref) && entry_of(ref)->flags & GTF_type_mask && !h.pins[ref].reads)
                 model_violation("C7: grant %u has not been ended, and is out of sight", ref);
     }
     set_frame(remove->frame, -1);
@@ -1001,6 +1011,8 @@ void xhost_plug(const struct xhost_options *options)
     /* What the toolstack has granted to the console and to XenStore. */
     for (uint32_t ref = 0; ref < 2; ref++)
         *entry_of(ref) = (grant_entry_v1_t){.flags = GTF_permit_access, .frame = 0xfeffc + ref};
+    for (uint32_t ref = OTHERS_FIRST; options->others_grants && ref < ENTRIES; ref += 3)
+        *entry_of(ref) = others_grant;
     if (!options->no_time)
         shared()->time = (struct vcpu_time_info){
             .version = 4,
@@ -1061,8 +1073,11 @@ void xhost_check_as_found(void)
                 model_violation("C4: a backend still has a page of the guest's, by grant %u", ref);
             if (flags & GTF_type_mask)
                 model_violation("C4: a backend may map a page anew, by grant %u", ref);
-        } else if (flags != (ref < 2 ? GTF_permit_access : 0)) {
+        } else if (!is_others(ref) && flags != 0) {
             model_violation("C7: grant %u is left with flags %#x", ref, flags);
+        } else if (ref >= GNTTAB_NR_RESERVED_ENTRIES && is_others(ref) &&
+                   memcmp(entry_of(ref), &others_grant, sizeof(others_grant)) != 0) {
+            model_violation("grant %u, which is somebody else's, was changed", ref);
         }
     }
     for (uint32_t port = 0; port < PORTS; port++) {

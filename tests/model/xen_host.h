@@ -81,6 +81,7 @@ struct xhost_disk {
     uint32_t io_us;      /* until a request may be finished */
     uint32_t step_ms[7]; /* how long it takes to go to each state, or XHOST_NEVER */
     unsigned first_state;
+    bool refuses;      /* goes to Closing instead of Connected */
     bool taken;        /* another frontend was connected, and is gone without a word */
     bool never_unmaps; /* says that it is closed, and is not */
     enum xhost_lie lie;
@@ -103,6 +104,7 @@ struct xhost_options {
     uint32_t spurious;   /* one wait in so many ends for no reason; 0: none */
     uint32_t grant_frames;
     uint32_t grant_version;
+    bool others_grants;   /* every third entry is taken by somebody else */
     uint32_t spare_pages; /* that the domain may still be given */
     uint32_t channels;    /* event channels that there can be */
 

@@ -816,11 +816,14 @@ void store_plug(void)
         s.header = (struct xsd_sockmsg){.type = XS_READ, .req_id = 9, .len = 40};
         memcpy(s.payload, "device/vbd", 10);
         s.have = (uint32_t)sizeof(s.header) + 10;
+        s.spoilt = true;
     }
     if (s.out_at != s.out_end) {
         write_out(ring);
-        s.spoilt = xhost_options.half_answer;
+        s.spoilt |= xhost_options.half_answer;
     }
+    if (xhost_options.store_us == XHOST_NEVER)
+        s.dead = s.spoilt = true;
 }
 
 void store_unplug(void)
