@@ -154,7 +154,7 @@ void xhost_complain(const char *format, ...)
     char text[256];
     va_list arguments;
 
-    if (!xhost_strict)
+    if (!xhost_strict || xhost_options.no_complaints)
         return;
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);

@@ -130,6 +130,8 @@ struct xhost_options {
     const uint8_t *fuzz;
     size_t fuzz_bytes;
 
+    bool no_complaints; /* about what is asked for, only about memory, as with the fuzzer */
+
     uint64_t steps_most; /* calls into the model before the driver counts as hung; 0: the usual */
 };
 
