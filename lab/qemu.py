@@ -53,6 +53,9 @@ MACHINES = ("q35", "pc")
 # runs in it, so the run is made again; nothing else ever is.
 TCG_ABORT = "tcg_handle_interrupt: assertion failed: (qemu_mutex_iothread_locked())"
 RETRIES = 2
+SERIAL_MAX = 8 << 20
+"""Bytes that a machine may send to its serial port: a boot of a talkative firmware is less than a
+quarter of it, and one that is lost in its own error messages can fill a disk with them."""
 
 FIRST_SLOT = 4
 LAST_SLOT = 0x1E  # q35 has its own devices in 0x1f
@@ -341,6 +344,7 @@ def _watch(machine: Machine, process: subprocess.Popen[bytes], qmp: Qmp, folder:
             return "timeout"
         qmp.pump(0.2)
         if not machine.console:
+            _check_serial(folder / "serial.log", start)
             tell(_read(folder / "serial.log"))
     qmp.pump(0)
     reason = qmp.shutdown_reason()
@@ -354,6 +358,16 @@ def _watch(machine: Machine, process: subprocess.Popen[bytes], qmp: Qmp, folder:
     if machine.debug_exit and words and process.returncode == (int(words[-1]) << 1 | 1) & 0xFF:
         return "debug-exit"
     return "died"
+
+
+def _check_serial(log: Path, start: float) -> None:
+    if not log.exists() or log.stat().st_size <= SERIAL_MAX:
+        return
+    with log.open("rb") as file:
+        file.seek(-60, os.SEEK_END)
+        last = file.read().decode("latin-1")
+    raise LabError(f"the machine sent more than {SERIAL_MAX >> 20} MiB to its serial port in "
+                   f"{time.monotonic() - start:.0f} s, and was ended; the end of it: {last!r}")
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:

@@ -141,6 +141,21 @@ def test_broken_firmware(tmp_path: Path, make: Callable[[], bytes], says: tuple[
     assert "clean" not in said
 
 
+def test_firmware_that_never_stops_talking(tmp_path: Path) -> None:
+    """It is ended long before it has filled the disk, or has said more than anybody can read."""
+    code = _code()
+    # mov dx, 0x3f8; mov al, 'A'; out dx, al; jmp to the last.
+    code[-RESET_VECTOR:-RESET_VECTOR + 8] = bytes.fromhex("baf803 b041 ee ebfd")
+    firmware = tmp_path / "firmware.fd"
+    firmware.write_bytes(code)
+    status, said, report = audit(tmp_path, "--firmware", firmware)
+    assert status == CANNOT
+    assert report["result"] == "could not audit"
+    assert "sent more than 8 MiB to its serial port" in report["error"]
+    assert said.splitlines()[-1] == f"baton: {report['error']}"
+    assert "clean" not in said
+
+
 @pytest.mark.parametrize(("option", "content", "says"), [
     ("--firmware", b"I am no firmware.\n", "is not a UEFI firmware image"),
     ("--firmware", bytes(4 << 20), "is not a UEFI firmware image"),
