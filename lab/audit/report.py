@@ -56,6 +56,9 @@ def build(facts: Facts, said: Said, seen: Seen, error: str | None = None) -> Rep
     start = said.first("start") or {}
     events = _time_line(said, seen)
     verdicts = _merged(said, seen, events)
+    if error is None and verdicts:
+        verdicts += _unjudged(facts, verdicts)
+    verdicts.sort(key=_order)
     counts = {word: sum(verdict["verdict"] == word for verdict in verdicts)
               for word in ("pass", "fail", "unseen")}
     if error is None and not counts["pass"] and not counts["fail"]:
@@ -119,10 +122,22 @@ def _merged(said: Said, seen: Seen, events: Sequence[Line]) -> list[Line]:
         key = ("device", finding.device, None, finding.rule)
         mine = [places[id(event)] for event in finding.evidence if id(event) in places]
         verdicts[key] = merge(verdicts.get(key), finding, mine)
+    return list(verdicts.values())
+
+
+def _order(verdict: Line) -> tuple[object, ...]:
     order = {"firmware": 0, "driver": 1, "device": 2}
-    return sorted(verdicts.values(), key=lambda verdict: (
-        order.get(verdict["subject"], 3), verdict["name"], verdict.get("image") or 0,
-        verdict["rule"]))
+    return (order.get(verdict["subject"], 3), verdict["name"], verdict.get("image") or 0,
+            verdict["rule"])
+
+
+def _unjudged(facts: Facts, verdicts: Sequence[Line]) -> list[Line]:
+    """For each device that was asked for and that nothing is said of: who asked is told so."""
+    judged = {verdict["name"] for verdict in verdicts if verdict["subject"] == "device"}
+    return [{"type": "verdict", "subject": "device", "name": place, "image": None, "rule": "C4",
+             "verdict": "unseen", "why": "no driver held it and it was not live at the call: there "
+             "was nothing to let go of", "by": "host", "evidence": []}
+            for place in facts.options if place not in judged]
 
 
 def merge(guest: Line | None, host: Finding, evidence: Sequence[int] = ()) -> Line:
@@ -389,9 +404,9 @@ def _words(event: Mapping[str, Any], report: Report) -> str:
     if kind == "change":
         owner = event.get("owner")
         whose = f", which {_image(report, owner)} had allocated" if owner is not None else ""
-        return f"{counted(event['size'], 'byte')} written at {event['address']} " \
-            f"({event.get('what')}{whose}): expected {event.get('expected')}, found " \
-            f"{event.get('found')}"
+        what = event.get("what") or "shown to no device that is known"
+        return f"{counted(event['size'], 'byte')} written at {event['address']} ({what}{whose}): " \
+            f"expected {event.get('expected')}, found {event.get('found')}"
     if kind == "notified":
         return f"{event.get('queues')} of its queues were notified by the auditor"
     return _host_words(event)

@@ -66,7 +66,7 @@ def live_card() -> AuditLog:
 def test_verdicts_of_two(guest: str | None, mine: str | None, both: tuple[str, str]) -> None:
     heard = lines.parse(verdict("C4", guest, why="so said the guest") if guest else "")
     seen = host.Seen(findings=[Finding(PLACE, "C4", mine, "so saw the host")] if mine else [])
-    built = report.build(FACTS, heard, seen)
+    built = report.build(Facts(), heard, seen)
     only, = built["verdicts"]
     assert (only["verdict"], only["by"]) == both
     assert ("so said the guest" in only["why"]) == (both[1] != "host")
@@ -76,13 +76,13 @@ def test_verdicts_of_two(guest: str | None, mine: str | None, both: tuple[str, s
 def test_a_verdict_that_is_given_twice_is_the_worse_one() -> None:
     for text in (verdict("C4", "pass") + verdict("C4", "fail"),
                  verdict("C4", "fail") + verdict("C4", "unseen")):
-        only, = report.build(FACTS, lines.parse(text), host.Seen())["verdicts"]
+        only, = report.build(Facts(), lines.parse(text), host.Seen())["verdicts"]
         assert only["verdict"] == "fail"
 
 
 def test_drivers_of_one_name_are_two() -> None:
     text = verdict("C2", "fail", "Net", "driver", 3) + verdict("C2", "pass", "Net", "driver", 4)
-    built = report.build(FACTS, lines.parse(text), host.Seen())
+    built = report.build(Facts(), lines.parse(text), host.Seen())
     assert [each["verdict"] for each in built["verdicts"]] == ["fail", "pass"]
 
 
@@ -94,6 +94,20 @@ def test_results() -> None:
     assert (broken["result"], broken["error"]) == ("could not audit", "it broke")
     nothing = report.build(FACTS, lines.parse(said(verdict("C4", "unseen"))), host.Seen())
     assert nothing["result"] == "could not audit" and "could be seen" in nothing["error"]
+
+
+def test_a_device_that_was_asked_for_is_spoken_of() -> None:
+    """Though nobody drove it, so that there is nothing to be judged."""
+    facts = Facts(options={PLACE: "virtio-blk", "0000:00:0a.0": "e1000e"})
+    built = report.build(facts, lines.parse(said(verdict("C4"))), host.Seen())
+    told = find(built, "0000:00:0a.0", "C4")
+    assert (told["verdict"], told["by"], told["subject"]) == ("unseen", "host", "device")
+    assert "no driver held it" in told["why"]
+    assert built["counts"]["unseen"] == 1 and built["result"] == "clean"
+    assert [each["rule"] for each in built["verdicts"] if each["name"] == PLACE] == ["C4"]
+    # Of a run that broke, nobody knows what would have been.
+    broken = report.build(facts, lines.parse(said(verdict("C4"))), host.Seen(), "it broke")
+    assert "0000:00:0a.0" not in {each["name"] for each in broken["verdicts"]}
 
 
 # ---- The form ----
@@ -118,6 +132,15 @@ def test_form() -> None:
     assert {each["type"] for each in built["evidence"]} == {"start", "weather", "lost", "end"}
     assert built["counts"] == {"pass": 4, "fail": 0, "unseen": 1}
     assert json.loads(json.dumps(built)) == built
+
+
+def test_memory_that_is_nobodys_is_called_so() -> None:
+    change = line("change", round=1, address="0x1000", size=1, expected="00", found="01",
+                  device=None, what=None, owner=None)
+    text = written(made(said(line("verdict", subject="firmware", name="memory", image=None,
+                                  rule="C4", verdict="fail", why="it changed"),
+                             DETAILS + change)))
+    assert "1 byte written at 0x1000 (shown to no device that is known): expected 00" in text
 
 
 def test_events_are_in_the_order_of_their_time() -> None:
