@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 #include "audit/busy.h"
-#include "audit/devices.h"
+#include "audit/virtio.h"
 #include "audit/watch.h"
 
-enum { DISKS_MAX = 32, DEPTH = 8, READ_BYTES = 64 * 1024 };
+/* Large, so that on a slow disk what is in flight at the call is so for a while after it. */
+enum { DISKS_MAX = 32, DEPTH = 8, READ_BYTES = 256 * 1024 };
 
 static struct disk {
     EFI_BLOCK_IO2_PROTOCOL *io;
     struct device *device;
     uint8_t *buffer;
     EFI_BLOCK_IO2_TOKEN tokens[DEPTH];
+    bool under_way[DEPTH]; /* submitted, and not known to be done */
+    bool waits;            /* the driver returns only when it has read, or does not read at all */
 } disks[DISKS_MAX];
 static size_t disk_count;
 
@@ -33,20 +36,19 @@ static void prepare_disk(EFI_HANDLE handle)
     EFI_BLOCK_IO2_PROTOCOL *block2 = app_protocol(handle, &block2_guid);
     struct device *device = device_of(handle);
 
-    if (device == NULL || block == NULL || !block->Media->MediaPresent || disk_count == DISKS_MAX)
+    if (device == NULL || block == NULL || !block->Media->MediaPresent ||
+        block->Media->BlockSize == 0 || block->Media->BlockSize > READ_BYTES ||
+        disk_count == DISKS_MAX)
         return;
     struct disk *disk = &disks[disk_count];
     *disk = (struct disk){.io = block2, .device = device, .buffer = app_pages(DEPTH * READ_BYTES)};
     disk_count++;
     watch_also(disk->buffer, DEPTH * READ_BYTES);
-    UINTN bytes = READ_BYTES - READ_BYTES % block->Media->BlockSize;
     uint64_t size = (block->Media->LastBlock + 1) * block->Media->BlockSize;
-    if (size < READ_BYTES)
-        bytes = block->Media->BlockSize;
-    if (bytes != 0 &&
-        !EFI_ERROR(block->ReadBlocks(block, block->Media->MediaId, 0, bytes, disk->buffer)))
+    if (!EFI_ERROR(block->ReadBlocks(block, block->Media->MediaId, 0, block->Media->BlockSize,
+                                     disk->buffer)))
         device->busy = "read";
-    if (block2 == NULL || bytes != READ_BYTES) {
+    if (block2 == NULL || READ_BYTES % block->Media->BlockSize != 0 || size < READ_BYTES) {
         disk->io = NULL;
         return;
     }
@@ -93,23 +95,57 @@ void busy_prepare(void)
 /* Many a driver only puts a request in a list, and looks at the list when its timer ticks. */
 enum { UNDER_WAY_US = 50000 };
 
+static bool is_under_way(struct disk *disk, unsigned at)
+{
+    if (disk->under_way[at])
+        disk->under_way[at] = app.bs->CheckEvent(disk->tokens[at].Event) == EFI_NOT_READY;
+    return disk->under_way[at];
+}
+
+static void submit(struct disk *disk, unsigned at)
+{
+    if (disk->io == NULL || disk->waits || is_under_way(disk, at))
+        return;
+    const EFI_BLOCK_IO_MEDIA *media = disk->io->Media;
+    uint64_t blocks = READ_BYTES / media->BlockSize;
+    uint64_t places = (media->LastBlock + 1) / blocks;
+    disk->under_way[at] = !EFI_ERROR(
+        disk->io->ReadBlocksEx(disk->io, media->MediaId, at % places * blocks, &disk->tokens[at],
+                               READ_BYTES, disk->buffer + at * READ_BYTES));
+}
+
+static void submit_all(void)
+{
+    for (unsigned at = 0; at < DEPTH; at++)
+        for (size_t i = 0; i < disk_count; i++)
+            submit(&disks[i], at);
+}
+
 void busy_go(void)
 {
+    if (disk_count == 0)
+        return;
+    /* One for each disk first: drivers that wait do so before the others have all of theirs. */
     for (size_t i = 0; i < disk_count; i++) {
-        struct disk *disk = &disks[i];
-        if (disk->io == NULL)
-            continue;
-        const EFI_BLOCK_IO_MEDIA *media = disk->io->Media;
-        uint64_t blocks = READ_BYTES / media->BlockSize;
-        uint64_t places = (media->LastBlock + 1) / blocks;
-        for (unsigned at = 0; at < DEPTH; at++) {
-            EFI_STATUS status = disk->io->ReadBlocksEx(disk->io, media->MediaId,
-                                                       at % places * blocks, &disk->tokens[at],
-                                                       READ_BYTES, disk->buffer + at * READ_BYTES);
-            if (!EFI_ERROR(status))
-                disk->device->busy = "reading";
-        }
+        submit(&disks[i], 0);
+        disks[i].waits = !is_under_way(&disks[i], 0);
     }
-    if (disk_count > 0)
-        app.bs->Stall(UNDER_WAY_US);
+    submit_all();
+    app.bs->Stall(UNDER_WAY_US);
+    /* A fast disk has done them all by now. */
+    submit_all();
+}
+
+void busy_at_call(void)
+{
+    for (size_t i = 0; i < disk_count; i++)
+        for (unsigned at = 0; at < DEPTH; at++) {
+            if (!is_under_way(&disks[i], at))
+                continue;
+            disks[i].device->busy = "reading";
+            /* A virtio ring has told where what it holds is to go. */
+            if (!kind_is_virtio(disks[i].device->kind))
+                shared_add(disks[i].device, (uintptr_t)disks[i].buffer + at * READ_BYTES,
+                           READ_BYTES, DEVICE_WRITES, "buffer of a read", 0);
+        }
 }

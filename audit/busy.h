@@ -7,5 +7,9 @@
  */
 void busy_prepare(void);
 
-/* Submits the reads. Right before the memory map is read. */
+/* Submits the reads. */
 void busy_go(void);
+
+/* Which of them are still in flight, and puts down where they go. Right before the exit, after
+ * devices_share(); allocates nothing. */
+void busy_at_call(void);

@@ -326,7 +326,8 @@ static int allocating_image(const struct services_frame *frame)
     int image = image_at(frame->from);
     int16_t found[VIA_MAX];
 
-    if (image == IMAGE_NONE || !is_servant(image))
+    /* What the auditor allocates is its own, whoever started it. */
+    if (image == IMAGE_NONE || images[image].self || !is_servant(image))
         return image;
     size_t count = stack_images(frame, found, VIA_MAX);
     for (size_t i = 0; i < count; i++)

@@ -133,12 +133,15 @@ static void leave(void)
     EFI_STATUS status = EFI_ABORTED;
 
     for (unsigned attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
+        report_phase("call", "attempt", attempt);
+        /* After a call that failed, memory services only (UEFI 2.10 §7.4.6). */
+        if (attempt == 1)
+            busy_at_call();
         app_map_read(&map);
         if (stale && attempt == 1) {
             EFI_PHYSICAL_ADDRESS page;
             app_assert_ok(app.bs->AllocatePages(AllocateAnyPages, EfiLoaderData, 1, &page));
         }
-        report_phase("call", "attempt", attempt);
         report_time_zero();
         uint64_t start = app_tsc();
         calls_exit_begin(attempt, &map);
@@ -149,7 +152,6 @@ static void leave(void)
         tell_return(attempt, status, end);
         if (!EFI_ERROR(status))
             return;
-        /* From here on, memory services only (UEFI 2.10 §7.4.6). */
         report_print("ExitBootServices, call %u: %s\n", attempt, app_status_name(status));
     }
     report_give_up(

@@ -151,15 +151,17 @@ uint64_t watch_fill(const struct app_map *map, unsigned round)
     const EFI_MEMORY_DESCRIPTOR *entry;
     uint64_t bytes = 0;
 
+    /* First, because all of memory takes its time: what is read into these is not to arrive before
+     * they are filled. */
+    for (size_t i = 0; i < own_count; i++) {
+        refill(own[i].base, own[i].size, round);
+        bytes += own[i].size;
+    }
     for (size_t i = 0; (entry = app_map_entry(map, i)) != NULL; i++) {
         if (!given_up(entry))
             continue;
         refill(entry->PhysicalStart, entry->NumberOfPages * 4096, round);
         bytes += entry->NumberOfPages * 4096;
-    }
-    for (size_t i = 0; i < own_count; i++) {
-        refill(own[i].base, own[i].size, round);
-        bytes += own[i].size;
     }
     return bytes;
 }

@@ -26,15 +26,17 @@ class Fact:
     fails: tuple[tuple[str, str], ...] = ()
 
 
+MEMORY = ("memory", "C4")
 ATA = ("SataController", "AtaAtapiPassThruDxe", "AtaBusDxe", "ScsiBus")
 FACTS = [
     Fact("virtio-blk", ("Virtio10", "VirtioBlkDxe"), "read"),
     Fact("virtio-blk,disable-modern=on", ("VirtioPciDeviceDxe", "VirtioBlkDxe"), "read"),
-    Fact("virtio-scsi", ("Virtio10", "VirtioScsiDxe"), "reading"),
+    # It waits for each read, also where it is asked not to.
+    Fact("virtio-scsi", ("Virtio10", "VirtioScsiDxe"), "read"),
     Fact("virtio-net", ("Virtio10", "VirtioNetDxe"), "receiving", (("IScsiDxe", "C2"),)),
-    Fact("nvme", ("NvmExpressDxe",), "reading", ((PLACE, "C4"),)),
-    Fact("ahci", ATA, "reading", ((PLACE, "C4"),)),
-    Fact("ide", ATA, "reading", ((PLACE, "C4"),)),
+    Fact("nvme", ("NvmExpressDxe",), "reading", (MEMORY, (PLACE, "C4"))),
+    Fact("ahci", ATA, "reading", (MEMORY, (PLACE, "C4"))),
+    Fact("ide", ATA, "reading", (MEMORY, (PLACE, "C4"))),
     Fact("e1000e", (), "idle"),
     Fact("usb", ("EhciDxe", "UsbBusDxe"), "read"),
     Fact("uhci", ("UhciDxe", "UsbBusDxe"), "read"),
@@ -50,6 +52,13 @@ def test_stock(tmp_path: Path, fact: Fact) -> None:
         [fact.busy]
     assert failed(report) == set(fact.fails)
     assert status == (WRONG if fact.fails else HELD)
+    # A read that was in flight has gone into memory that is no longer the firmware's: the device is
+    # named, and so is what it was told to write to, which is the auditor's.
+    auditor = [image["image"] for image in report["images"] if image["auditor"]]
+    landed = [event for event in report["events"] if event["type"] == "change"
+              and event["what"] == "buffer of a read"]
+    assert {(event["device"], event["owner"]) for event in landed} == \
+        ({(PLACE, *auditor)} if MEMORY in fact.fails else set())
     # With the evidence.
     for verdict in report["verdicts"]:
         assert verdict["verdict"] != "fail" or verdict["evidence"]
