@@ -3,84 +3,6 @@
 #include "audit/images.h"
 #include "audit/report.h"
 
-static const EFI_GUID loaded_image_guid = EFI_LOADED_IMAGE_PROTOCOL_GUID;
-
-/* ---- Files of the volume that we came from ---- */
-
-static EFI_FILE_PROTOCOL *volume(void)
-{
-    static const EFI_GUID volume_guid = EFI_SIMPLE_FILE_SYSTEM_PROTOCOL_GUID;
-    EFI_LOADED_IMAGE *image = app_protocol(app.image, &loaded_image_guid);
-    EFI_SIMPLE_FILE_SYSTEM_PROTOCOL *system = image == NULL || image->DeviceHandle == NULL
-                                                  ? NULL
-                                                  : app_protocol(image->DeviceHandle, &volume_guid);
-    EFI_FILE_PROTOCOL *root;
-
-    if (system == NULL || EFI_ERROR(system->OpenVolume(system, &root)))
-        return NULL;
-    return root;
-}
-
-/* A whole file, in memory that is kept; NULL if there is none of that name. */
-static void *file_read(const CHAR16 *path, UINTN *size)
-{
-    static const EFI_GUID info_guid = EFI_FILE_INFO_ID;
-    static _Alignas(16) uint8_t info[1024];
-    EFI_FILE_PROTOCOL *root = volume(), *file;
-    UINTN info_size = sizeof(info);
-    void *bytes = NULL;
-
-    if (root == NULL ||
-        EFI_ERROR(root->Open(root, &file, (CHAR16 *)(uintptr_t)path, EFI_FILE_MODE_READ, 0)))
-        return NULL;
-    if (!EFI_ERROR(file->GetInfo(file, (EFI_GUID *)(uintptr_t)&info_guid, &info_size, info))) {
-        *size = (UINTN)((EFI_FILE_INFO *)(void *)info)->FileSize;
-        bytes = app_pages(*size + 1);
-        if (EFI_ERROR(file->Read(file, size, bytes)))
-            bytes = NULL;
-    }
-    file->Close(file);
-    root->Close(root);
-    return bytes;
-}
-
-void drivers_read_options(void)
-{
-    EFI_LOADED_IMAGE *image = app_protocol(app.image, &loaded_image_guid);
-    CHAR16 path[256] = {0};
-    static const CHAR16 name[] = u"handover.txt";
-    size_t length = 0, folder = 0;
-    UINTN size;
-
-    /* The folder of our own file, if it is one: a path node with the text after its header. */
-    if (image != NULL && image->FilePath != NULL && image->FilePath->Type == 4 &&
-        image->FilePath->SubType == 4) {
-        const CHAR16 *text = (const CHAR16 *)(const void *)(image->FilePath + 1);
-        for (; text[length] != 0 && length < 240; length++) {
-            path[length] = text[length];
-            if (text[length] == '\\')
-                folder = length + 1;
-        }
-    }
-    if (folder == 0)
-        path[folder++] = '\\';
-    for (size_t i = 0; i < sizeof(name) / sizeof(name[0]); i++)
-        path[folder + i < 255 ? folder + i : 255] = name[i];
-    uint8_t *text = file_read(path, &size);
-    if (text == NULL)
-        return;
-    /* What an editor may have put in front, and made of the letters. */
-    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
-        text += 3;
-        size -= 3;
-    } else if (size >= 2 && text[0] == 0xff && text[1] == 0xfe) {
-        for (UINTN i = 2; i + 1 < size; i += 2)
-            text[i / 2 - 1] = text[i + 1] == 0 ? text[i] : '?';
-        size = size / 2 - 1;
-    }
-    app_options_add((const char *)text, size);
-}
-
 /* ---- QEMU's firmware configuration (its docs/specs/fw_cfg) ---- */
 
 enum {
@@ -168,7 +90,7 @@ static void load(const char *name)
         CHAR16 path[256] = {0};
         for (size_t i = 0; i < 255 && name[i] != '\0'; i++)
             path[i] = (CHAR16)name[i];
-        bytes = file_read(path, &size);
+        bytes = app_file(path, &size);
     } else {
         char item[FW_CFG_NAME];
         app_format(item, sizeof(item), "opt/baton/driver/%s", name);

@@ -8,7 +8,3 @@
  * audit up if one cannot be loaded or started. Needs boot services, allocates.
  */
 void drivers_load(void);
-
-/* More options, from a file handover.txt beside the auditor: for firmware that starts it without.
- */
-void drivers_read_options(void);

@@ -261,7 +261,7 @@ static void failed(const char *what)
 int app_main(void)
 {
     app.failed = failed;
-    drivers_read_options();
+    app_options_file(u"handover.txt");
     app.debug_port = app_flag("debug-port");
     if (app_option_number("rounds", 2) < 1 || app_option_number("watch", 1000) < 1)
         report_give_up("without a watch there is no audit: rounds and watch must be at least 1");

@@ -484,6 +484,44 @@ static void options_read(void)
         option_char(text[i]);
 }
 
+void app_options_file(const CHAR16 *name)
+{
+    enum { PATH_MAX = 256 };
+    EFI_LOADED_IMAGE *image = app_protocol(app.image, &loaded_image_guid);
+    CHAR16 path[PATH_MAX] = {0};
+    size_t length = 0, folder = 0;
+    UINTN size;
+
+    /* The folder of our own file, if it is one: a path node with the text after its header. */
+    if (image != NULL && image->FilePath != NULL && image->FilePath->Type == 4 &&
+        image->FilePath->SubType == 4) {
+        const CHAR16 *text = (const CHAR16 *)(const void *)(image->FilePath + 1);
+        for (; text[length] != 0 && length < PATH_MAX - 16; length++) {
+            path[length] = text[length];
+            if (text[length] == '\\')
+                folder = length + 1;
+        }
+    }
+    if (folder == 0)
+        path[folder++] = '\\';
+    for (length = folder; *name != 0 && length < PATH_MAX - 1; name++)
+        path[length++] = *name;
+    path[length] = 0;
+    uint8_t *text = app_file(path, &size);
+    if (text == NULL)
+        return;
+    /* What an editor may have put in front, and made of the letters. */
+    if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
+        text += 3;
+        size -= 3;
+    } else if (size >= 2 && text[0] == 0xff && text[1] == 0xfe) {
+        for (UINTN i = 2; i + 1 < size; i += 2)
+            text[i / 2 - 1] = text[i + 1] == 0 ? text[i] : '?';
+        size = size / 2 - 1;
+    }
+    app_options_add((const char *)text, size);
+}
+
 const char *app_option_word(const char *after)
 {
     const char *word = after == NULL ? options : after + strlen(after) + 1;
@@ -746,6 +784,34 @@ void *app_pages(size_t bytes)
     app_assert_ok(
         app.bs->AllocatePages(AllocateAnyPages, EfiLoaderData, (bytes + 4095) / 4096, &address));
     return (void *)(uintptr_t)address;
+}
+
+void *app_file(const CHAR16 *path, UINTN *size)
+{
+    static const EFI_GUID volume_guid = EFI_SIMPLE_FILE_SYSTEM_PROTOCOL_GUID;
+    static const EFI_GUID info_guid = EFI_FILE_INFO_ID;
+    static _Alignas(16) uint8_t info[1024];
+    EFI_LOADED_IMAGE *image = app_protocol(app.image, &loaded_image_guid);
+    EFI_SIMPLE_FILE_SYSTEM_PROTOCOL *volume = image == NULL || image->DeviceHandle == NULL
+                                                  ? NULL
+                                                  : app_protocol(image->DeviceHandle, &volume_guid);
+    EFI_FILE_PROTOCOL *root, *file;
+    UINTN info_size = sizeof(info);
+    void *bytes = NULL;
+
+    if (volume == NULL || EFI_ERROR(volume->OpenVolume(volume, &root)))
+        return NULL;
+    if (!EFI_ERROR(root->Open(root, &file, (CHAR16 *)(uintptr_t)path, EFI_FILE_MODE_READ, 0))) {
+        if (!EFI_ERROR(file->GetInfo(file, plain(&info_guid), &info_size, info))) {
+            *size = (UINTN)((EFI_FILE_INFO *)(void *)info)->FileSize;
+            bytes = app_pages(*size + 1);
+            if (EFI_ERROR(file->Read(file, size, bytes)))
+                bytes = NULL;
+        }
+        file->Close(file);
+    }
+    root->Close(root);
+    return bytes;
 }
 
 /* ---- The memory map and the exit ---- */

@@ -126,6 +126,10 @@ const char *app_option_word(const char *after);
 /* More options, from wherever the program has found them. */
 void app_options_add(const char *text, size_t size);
 
+/* More options, from a file of this name beside the program, if there is one: for firmware that
+ * starts the program without. */
+void app_options_file(const CHAR16 *name);
+
 /* A number, decimal or 0x…, with an optional K, M or G (1024 each). Anything else ends the
  * program with a message. */
 uint64_t app_option_number(const char *name, uint64_t otherwise);
@@ -226,6 +230,10 @@ void app_path_text(const EFI_DEVICE_PATH *path, char *text, size_t size);
 
 /* Pages of memory that the program keeps for good; ends the program when there are none. */
 void *app_pages(size_t bytes);
+
+/* A whole file of the volume that the program came from, in such pages; NULL if there is none of
+ * that name. `path` begins with a backslash. */
+void *app_file(const CHAR16 *path, UINTN *size);
 
 /* ---- The memory map and the exit ---- */
 

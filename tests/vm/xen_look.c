@@ -337,7 +337,7 @@ static void leave_things(void)
 
 int app_main(void)
 {
-    drivers_read_options();
+    app_options_file(u"handover.txt");
     if (app_option("leave") != NULL)
         leave_things();
     app_assert(xen_before());

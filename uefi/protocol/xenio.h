@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
-/* edk2's private protocol on a handle where a domain's Xen drivers may be bound. Whoever has it open
- * BY_DRIVER has XenStore. */
+/* edk2's private protocol on a handle where a domain's Xen drivers may be bound. Whoever has it
+ * open BY_DRIVER has XenStore. */
 #pragma once
 
 #include <efi.h>
