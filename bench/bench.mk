@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 
-$(BUILD)/bench/disk.efi: $(addprefix $(BUILD)/efi/,bench/disk.o lab/efi/driver.o lab/efi/app.o)
+$(BUILD)/bench/disk.efi: $(addprefix $(BUILD)/efi/,bench/disk.o lab/efi/driver.o lab/efi/next.o lab/efi/app.o)
 	@mkdir -p $(@D)
 	$(EFI_LINK_APP)
+
+# The same reads by Linux's own driver, as a program that needs nothing of the guest's.
+$(BUILD)/bench/linux: bench/linux.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -static -MMD -MP -o $@ $<
 
 # A recursive make, because a package that deps installs may be a tool that make has not found yet.
 .PHONY: bench
 bench: deps
 	@$(MAKE) --no-print-directory all $(BUILD)/bench/disk.efi
 	@bench/run $(BENCH)
+
+# Xen: some minutes, for each round is a boot.
+.PHONY: bench-xen
+bench-xen: deps
+	@$(MAKE) --no-print-directory all $(BUILD)/bench/disk.efi $(BUILD)/bench/linux
+	@bench/xen $(BENCH)

@@ -3,20 +3,24 @@
  * Two drivers, one disk, in turn: reads and writes through Block I/O, and through Block I/O 2 where
  * the driver has it.
  *
- * Options: rounds=N        how often each driver gets its turn (default 7)
- *          ms=N            about how long one measurement takes (default 40)
- *          alone           measure the driver that has the last of the disks, and no other
- *          count           instead of measuring, move a fixed amount once with each driver, so that
- *                          the host can count requests and notifications between the lines
+ * Options, also from a file bench.txt beside the program: rounds=N        how often each driver
+ * gets its turn (default 7) ms=N            about how long one measurement takes (default 40) alone
+ * only reads, of the sizes and depths that Linux is measured with, by the driver that has the last
+ * of the disks; then start the boot loader that is beside the program (lab/efi/next.h) count
+ * instead of measuring, move a fixed amount once with each driver, so that the host can count
+ * requests and notifications between the lines
  *
  * Prints a line for each measurement; bench/disk.py makes the table.
  */
 
 #include "lab/efi/app.h"
 #include "lab/efi/driver.h"
+#include "lab/efi/next.h"
 
 #define LARGEST (16u << 20)
 #define DEPTH   32u
+/* With many in flight: the largest request that is measured so. */
+#define DEEP_LARGEST (1u << 20)
 
 static const EFI_GUID block_io_guid = EFI_BLOCK_IO_PROTOCOL_GUID;
 static const EFI_GUID block_io2_guid = EFI_BLOCK_IO2_PROTOCOL_GUID;
@@ -31,7 +35,6 @@ static const char *const op_names[] = {"read", "write"};
 
 static uint8_t *buffer;
 static struct app_pci device;
-static bool alone; /* one driver only: the one that has the disk */
 static EFI_HANDLE last_disk;
 
 /* ---- Choosing the driver ---- */
@@ -72,8 +75,6 @@ static EFI_HANDLE bind(bool baton)
     static struct app_driver who[4];
     EFI_HANDLE disk;
 
-    if (alone)
-        return last_disk;
     app.bs->DisconnectController(device.handle, NULL, NULL);
     find_drivers(baton, drivers, 256);
     /* One at a time: a list is tried in an order of the firmware's own. */
@@ -220,6 +221,17 @@ static void measure(bool baton, uint64_t budget)
         measure_deep(disk, name, random, 4096, budget);
 }
 
+static void measure_alone(uint64_t budget)
+{
+    static const uint32_t common[] = {4096, 65536, DEEP_LARGEST};
+
+    for (unsigned random = 0; random < 2; random++)
+        for (size_t i = 0; i < sizeof(common) / sizeof(common[0]); i++) {
+            measure_blocking(last_disk, "baton", READ, random, common[i], budget);
+            measure_deep(last_disk, "baton", random, common[i], budget);
+        }
+}
+
 /* 16 MiB with each size: what the host sees of it does not depend on the machine's mood. */
 static void count(bool baton)
 {
@@ -238,29 +250,34 @@ static void count(bool baton)
 int app_main(void)
 {
     static EFI_HANDLE disks[32];
+
+    app_options_file(u"bench.txt");
     uint64_t rounds = app_option_number("rounds", 7);
     uint64_t budget = app_option_number("ms", 40) * 1000 * app_tsc_per_us();
 
-    buffer = app_pages(LARGEST);
+    buffer = app_pages(DEPTH * DEEP_LARGEST);
     app_connect_all();
     size_t found = app_disks(disks, 32);
-    alone = app_flag("alone");
+    bool alone = app_flag("alone");
     app_assert(alone ? found > 0 : found == 1);
     last_disk = disks[found - 1];
     app_assert(app_pci_of(last_disk, &device));
 
+    if (alone) {
+        measure_alone(budget);
+        app_start_next();
+        return 0;
+    }
     if (app_flag("count")) {
         count(true);
-        if (!alone)
-            count(false);
+        count(false);
         return 0;
     }
     for (uint64_t round = 0; round < rounds; round++) {
         app_print("bench: round=%llu of=%llu\n", (unsigned long long)round + 1,
                   (unsigned long long)rounds);
         measure(true, budget);
-        if (!alone)
-            measure(false, budget);
+        measure(false, budget);
     }
     return 0;
 }

@@ -2,7 +2,7 @@
 
 LAB_EFI := $(BUILD)/lab/whose.efi
 
-$(BUILD)/lab/whose.efi: $(addprefix $(BUILD)/efi/lab/efi/,whose.o driver.o app.o)
+$(BUILD)/lab/whose.efi: $(addprefix $(BUILD)/efi/lab/efi/,whose.o next.o driver.o app.o)
 	@mkdir -p $(@D)
 	$(EFI_LINK_APP)
 

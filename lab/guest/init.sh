@@ -15,6 +15,8 @@
 #   write=BYTES   write a pattern to every disk (of the root's disk: to the partition called
 #                 "scratch"), flush, forget what was cached, and read it back
 #   nosum         do not read whole disks
+#   run=DISK:BYTES:WORD…   run the program that these first bytes of a disk are, with more words
+#                 between colons; what it says goes to the console as it is
 
 PATH=/usr/sbin:/usr/bin
 
@@ -37,11 +39,13 @@ else
     done
 fi
 write=
+run=
 sum=yes
 for task in $tasks; do
     case $task in
     write=*) write=${task#write=} ;;
     nosum) sum= ;;
+    run=*) run=${task#run=} ;;
     *) say "failed unknown task $task" ;;
     esac
 done
@@ -103,6 +107,18 @@ if [ -n "$write" ]; then
         say "wrote name=$name at=$target bytes=$write from=$from sha256=${digest%% *}"
         from=$((from + 10000000))
     done 2>&1
+fi
+
+if [ -n "$run" ]; then
+    IFS=:
+    # shellcheck disable=SC2086
+    set -- $run
+    unset IFS
+    # /dev is memory, and the one place where a file can be made.
+    head -c "$2" "/dev/$1" >/dev/baton-program
+    chmod 755 /dev/baton-program
+    shift 2
+    /dev/baton-program "$@" || say "failed the program, with status $?"
 fi
 
 sync
