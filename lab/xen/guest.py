@@ -40,6 +40,9 @@ class GuestConfig:
     """Of dom0's, in the place of Debian's."""
     rom: Path | None = None
     """The host's; for the xen-platform device."""
+    serial: bool = True
+    """Whether it has a serial port. A system that writes its log there is slow: each character is a
+    way to the guest's QEMU and back."""
     device_model: Sequence[str] = ()
     """More arguments for the guest's QEMU."""
     extra: Sequence[str] = ()
@@ -55,7 +58,7 @@ class GuestConfig:
         lines = [
             f"name = {_quoted(self.name)}", 'type = "hvm"', f"memory = {self.memory}", "vcpus = 1",
             f"bios = {_quoted(self.firmware)}", f"disk = {_list(self.disks)}",
-            f"serial = {_quoted(serial)}", 'vga = "none"', "nographic = 1", "vnc = 0", "usb = 0",
+            *([f"serial = {_quoted(serial)}"] if self.serial else []), 'vga = "none"', "nographic = 1", "vnc = 0", "usb = 0",
             # So that XenStore can be looked at when the guest has ended.
             *(f'on_{event} = "preserve"' for event in ("poweroff", "reboot", "crash", "watchdog")),
         ]

@@ -133,6 +133,7 @@ def test_configuration() -> None:
         '"xen-platform.romfile=/jobs/baton.rom"]' in lines
     assert 'bios = "seabios"' in lines and 'bios_path_override = "/jobs/x.fd"' in lines
     assert 'serial = "file:/host/s"' in lines
+    assert "serial" not in GuestConfig(serial=False).text("file:/host/s", None)
     assert lines[-1] == "vcpus = 2"
     assert not any("device_model" in line for line in GuestConfig().text("null", None).splitlines())
 
