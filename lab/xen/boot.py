@@ -310,10 +310,11 @@ class _Run:
             report.check(not bad, f"{who} has nothing to say against a disk or a grant",
                          f"{who} says: {'; '.join(bad[:3])}")
         agree = store.replay({}, 0, None)
-        wrong = [path for number in numbers
-                 for path in (f"/local/domain/{result.domain}/device/vbd/{number}/state",
-                              f"/local/domain/0/backend/vbd/{result.domain}/{number}/state")
-                 if result.xenstore_after.get(path) != agree.get(path)]
+        after = result.xenstore_after
+        fronts = [f"/local/domain/{result.domain}/device/vbd/{number}" for number in numbers]
+        wrong = [path for front in fronts
+                 for path in (f"{front}/state", f"{after.get(f'{front}/backend')}/state")
+                 if path not in after or after[path] != agree.get(path)]
         if wrong:
             report.problems.append("the trace and XenStore itself do not agree on "
                                    f"{', '.join(wrong)}: this judgement cannot be trusted")

@@ -69,7 +69,8 @@ def scenario(xen: XenHost) -> Seen:
                 seen.attached["detached"] = "yes"
         except LabError as error:
             seen.errors.append(str(error))
-        node = f"/local/domain/0/backend/vbd/{guest.domain}/5632/params"
+        # A CD-ROM drive's backend is the guest's QEMU.
+        node = f"/local/domain/0/backend/qdisk/{guest.domain}/5632/params"
         seen.attached["disc"] = guest.xenstore().get(node, "missing")
         eject(xen, guest.domain, "hdc")
         seen.ejected = guest.xenstore().get(node, "missing")
@@ -107,7 +108,7 @@ def test_disks_come_and_go(seen: Seen) -> None:
     back = f"/local/domain/0/backend/vbd/{seen.guest.domain}"
     assert f"{back}/51808/state" in seen.attached and seen.attached["detached"] == "yes"
     assert seen.attached["disc"].endswith("/jobs/cd.iso")
-    assert seen.ejected == "missing" and seen.inserted.endswith("/jobs/cd.iso")
+    assert seen.ejected in ("", "missing") and seen.inserted.endswith("/jobs/cd.iso")
 
 
 def test_the_trace_has_the_guest(seen: Seen) -> None:
