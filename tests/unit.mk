@@ -7,7 +7,7 @@
 #   make test-broken   builds that break a rule of the contract: the tests have to fail on them
 
 UNIT_VIRTIO_SUITES := ring blk start exit faults
-UNIT_XEN_SUITES := xen_store xen_grants xen_start xen_blk xen_exit xen_faults
+UNIT_XEN_SUITES := xen_store xen_grants xen_start xen_blk xen_lies xen_exit xen_faults
 UNIT_CC := gcc
 UNIT_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 UNIT_CFLAGS := -std=c11 -O1 -g -fno-omit-frame-pointer $(WARN) $(UNIT_SANITIZE)
