@@ -79,4 +79,5 @@ test-fuzz: $(FUZZ_BUILD)/virtio_blk
 .PHONY: test-broken
 test-broken: $(UNIT_PROGRAMS)
 	@CC='$(UNIT_CC)' CFLAGS='$(UNIT_CFLAGS) -Wno-error' SANITIZE='$(UNIT_SANITIZE)' \
-	    CORE_SRC='$(CORE_VIRTIO_SRC)' tests/broken/run.sh $(UNIT_BUILD) $(BUILD)/broken
+	    VIRTIO_SRC='$(UNIT_VIRTIO_SRC)' XEN_SRC='$(UNIT_XEN_SRC)' \
+	    tests/broken/run.sh $(UNIT_BUILD) $(BUILD)/broken

@@ -117,6 +117,7 @@ struct xhost_options {
     bool reconnection;    /* is offered */
     bool event_first;     /* a watch's first event comes before the answer */
     bool noise;           /* events that nobody asked for between answers */
+    uint32_t read_errors; /* that many reads fail, as where XenStore has no memory */
     uint32_t conflicts;   /* that many transactions fail because of others */
 
     uint32_t seed;

@@ -237,9 +237,10 @@ static void answer(const char *bytes, size_t count)
         reply(type, id ^ 0x10000, s.header.tx_id, bytes, count);
         break;
     case XFAULT_TOO_LONG:
-        append(&(struct xsd_sockmsg){.type = type, .req_id = id, .len = 4097},
+        append(&(struct xsd_sockmsg){.type = type, .req_id = id, .len = 3 * sizeof(many)},
                sizeof(struct xsd_sockmsg));
-        append(many, 64);
+        for (unsigned i = 0; i < 3; i++)
+            append(many, sizeof(many));
         break;
     case XFAULT_OVERLONG:
         reply(type, id, 0, many, sizeof(many));
@@ -516,6 +517,11 @@ static void handle(void)
     }
     switch (s.header.type) {
     case XS_READ:
+        if (xhost_options.read_errors) {
+            xhost_options.read_errors--;
+            refuse("ENOMEM");
+            break;
+        }
         /* Whether a key is there is nobody's business who may not see what is around it. */
         if (!find(absolute))
             refuse(within(absolute, HOME) || parent_of(absolute) ? "ENOENT" : "EACCES");

@@ -240,6 +240,7 @@ static void exit_twice(void **state)
         struct xhost_options options = xhost_usual(2);
         struct guest guest;
 
+        options.reconnection = true;
         xhost_plug(&options);
         guest_up(&guest);
         if (dead)
@@ -377,6 +378,26 @@ static void exit_with_xenstore_lost_and_found(void **state)
             assert_reads(&guest, i, 0, 4096, 0); /* disks do not need it for this */
         leave(&guest);
         assert_int_equal(xhost_watches(), 0);
+        guest_handed_over(&guest);
+        the_next_owner_comes();
+        xhost_unplug();
+    }
+}
+
+/* An error is not an answer: the question is asked again. */
+static void exit_with_errors_of_xenstores(void **state)
+{
+    (void)state;
+    for (uint32_t errors = 1; errors < 6; errors++) {
+        struct xhost_options options = xhost_usual(2);
+        struct guest guest;
+
+        xhost_plug(&options);
+        guest_up(&guest);
+        assert_reads(&guest, 0, 0, 4096, 0);
+        xhost_now()->read_errors = errors;
+        leave(&guest);
+        assert_int_equal(xhost_counted()->replaced, 0);
         guest_handed_over(&guest);
         the_next_owner_comes();
         xhost_unplug();
@@ -622,6 +643,7 @@ int main(void)
         xen_test(exit_with_a_deadline_that_is_past),
         xen_test(exit_without_xenstore),
         xen_test(exit_with_xenstore_lost_and_found),
+        xen_test(exit_with_errors_of_xenstores),
         xen_test(exit_while_a_disk_is_taken_away),
         xen_test(a_backend_that_clings_to_its_pages),
         xen_test(a_backend_that_clings_where_there_is_no_memory),
