@@ -16,6 +16,9 @@
 
 /* How often to look whether disks have come or gone, in units of 100 ns. */
 #define TICK_100NS (200u * 10000u)
+/* What takes the place of pages that a backend does not let go of at the exit (grants_reserve()):
+ * for 32 reads of 64 KiB, and for the rings of 16 disks. */
+#define RESERVE_PAGES (32u * 16u + 16u * FRONT_RING_PAGES)
 /* Handles that edk2's own Xen drivers could bind to: the device's, and a PVH guest's. */
 #define XENIO_MAX 4u
 
@@ -30,7 +33,8 @@ struct xen_bus {
     EFI_EVENT exit_event;
     struct exit_xen_context exit;
     EFI_EVENT timer;
-    bool busy; /* Start() or Stop() is under way: the timer keeps out */
+    EFI_PHYSICAL_ADDRESS reserve; /* 0: none */
+    bool busy;                    /* Start() or Stop() is under way: the timer keeps out */
     EFI_HANDLE claimed[XENIO_MAX];
     unsigned claims;
 };
@@ -296,6 +300,28 @@ static void EFIAPI tick(EFI_EVENT event, void *context)
     bus->busy = false;
 }
 
+/* ---- The reserve ---- */
+
+/* Memory of a kind that the operating system leaves alone, because some of it may be no memory any
+ * more by then. Without it all works, but for a backend that is dead at the exit. */
+static void take_reserve(struct xen_bus *bus)
+{
+    if (EFI_ERROR(bs->AllocatePages(AllocateAnyPages, EfiReservedMemoryType, RESERVE_PAGES,
+                                    &bus->reserve))) {
+        bus->pci.door.log(&bus->pci, "no memory for the reserve; pages:", RESERVE_PAGES);
+        bus->reserve = 0;
+        return;
+    }
+    grants_reserve(&bus->xen.grants, (void *)(uintptr_t)bus->reserve, RESERVE_PAGES);
+}
+
+/* What of it has been used stays out of everybody's reach. */
+static void free_reserve(struct xen_bus *bus)
+{
+    if (bus->reserve && bus->xen.grants.reserve_pages)
+        bs->FreePages(bus->reserve, bus->xen.grants.reserve_pages);
+}
+
 /* ---- One owner ---- */
 
 /* Takes what edk2's own Xen drivers would bind to, wherever it is. False if they have: then
@@ -429,6 +455,7 @@ static EFI_STATUS EFIAPI start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE con
     bs->RestoreTPL(tpl);
     if (EFI_ERROR(status))
         goto close_timer;
+    take_reserve(bus);
 
     bus->busy = true;
     bs->SetTimer(bus->timer, TimerPeriodic, TICK_100NS);
@@ -490,6 +517,7 @@ static EFI_STATUS EFIAPI stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE cont
     EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
     xen_end(&bus->xen, &bus->pci.door);
     bs->RestoreTPL(tpl);
+    free_reserve(bus);
     bs->CloseEvent(bus->exit_event);
     unclaim_xen(bus);
     pci_close(&bus->pci, true);

@@ -55,6 +55,9 @@ bool grants_start(struct grants *grants, void *place, uint32_t frames)
     grants->frames = 0;
     grants->frames_max = 0;
     grants->replaced = 0;
+    grants->full = false;
+    grants->reserve = NULL;
+    grants->reserve_pages = 0;
     grants->unused = 0;
     if (grant_op(GNTTABOP_query_size, &size) != 0 || size.status != GNTST_okay)
         return false;
@@ -135,19 +138,49 @@ bool grants_end(struct grants *grants, grant_list *list)
     return kept == 0;
 }
 
-/* A new page takes the place of an old one in this domain's memory, contents and all. */
+void grants_reserve(struct grants *grants, void *pages, uint32_t count)
+{
+    grants->reserve = pages;
+    grants->reserve_pages = count;
+}
+
+/* A page of this domain's that it can do without: a new one of Xen's, in the place for it, or one
+ * of the reserve. NULL if there are no more. */
+static uint8_t *take_page(struct grants *grants)
+{
+    uintptr_t frame = frame_of(grants->spare);
+    struct physmap_populate populate = {.frames = &frame, .count = 1, .domid = DOMID_SELF};
+
+    /* Not asked again: Xen writes a line into its log each time. */
+    if (!grants->full && memory_op(XENMEM_populate_physmap, &populate) == 1)
+        return grants->spare;
+    grants->full = true;
+    if (grants->reserve_pages == 0)
+        return NULL;
+    return grants->reserve + --grants->reserve_pages * XEN_PAGE;
+}
+
+static void put_page_back(struct grants *grants, uint8_t *page)
+{
+    struct physmap_remove remove = {.domid = DOMID_SELF, .frame = frame_of(page)};
+
+    if (page == grants->spare)
+        memory_op(XENMEM_remove_from_physmap, &remove);
+    else
+        grants->reserve_pages++;
+}
+
+/* Another page takes the place of an old one in this domain's memory, contents and all. */
 static bool replace(struct grants *grants, uintptr_t frame)
 {
-    uintptr_t spare = frame_of(grants->spare);
-    struct physmap_populate populate = {.frames = &spare, .count = 1, .domid = DOMID_SELF};
+    uint8_t *page = take_page(grants);
 
-    if (memory_op(XENMEM_populate_physmap, &populate) != 1)
+    if (!page)
         return false;
-    __builtin_memcpy(grants->spare, (const void *)(frame * XEN_PAGE), XEN_PAGE);
-    if (physmap_add(XENMAPSPACE_gmfn, spare, frame))
+    __builtin_memcpy(page, (const void *)(frame * XEN_PAGE), XEN_PAGE);
+    if (physmap_add(XENMAPSPACE_gmfn, frame_of(page), frame))
         return true;
-    struct physmap_remove remove = {.domid = DOMID_SELF, .frame = spare};
-    memory_op(XENMEM_remove_from_physmap, &remove);
+    put_page_back(grants, page);
     return false;
 }
 
