@@ -687,6 +687,7 @@ static void *pages_high(size_t bytes)
 
 int app_main(void)
 {
+    vm_begin();
     app_connect_all();
     size_t count = vm_disks(disks, VM_DISKS_MAX);
     app_assert(count == app_option_number("disks", 1));

@@ -13,6 +13,13 @@ EFI_GUID vm_loaded_image_guid = EFI_LOADED_IMAGE_PROTOCOL_GUID;
 EFI_GUID vm_supported_version_guid = {
     0x5c198761, 0x16a8, 0x4e69, {0x97, 0x2c, 0x89, 0xd6, 0x79, 0x54, 0xf8, 0x1d}};
 
+void vm_begin(void)
+{
+    if (app_option_word(NULL) == NULL)
+        app_options_file(u"options.txt");
+    app.debug_port = app_flag("debug-port");
+}
+
 /* ---- Disks ---- */
 
 static EFI_HANDLE holder_of(EFI_HANDLE controller)
@@ -50,7 +57,23 @@ bool vm_disk_refresh(struct vm_disk *disk)
     if (count == 0)
         return false;
     disk->driver = drivers[count - 1];
-    disk->baton = strcmp(disk->driver.name, VM_DRIVER_NAME) == 0;
+    disk->baton = strcmp(disk->driver.name, disk->child ? VM_XEN_DRIVER_NAME : VM_DRIVER_NAME) == 0;
+    return true;
+}
+
+/* The number in the last node of a path, if that is a Controller node (UEFI 2.10 §10.3.2.5). */
+static bool controller_number(EFI_HANDLE handle, UINT32 *number)
+{
+    static const EFI_GUID device_path_guid = EFI_DEVICE_PATH_PROTOCOL_GUID;
+    const uint8_t *node = app_protocol(handle, &device_path_guid), *last = NULL;
+
+    while (node != NULL && node[0] != END_DEVICE_PATH_TYPE) {
+        last = node;
+        node += node[2] | node[3] << 8;
+    }
+    if (last == NULL || last[0] != HARDWARE_DEVICE_PATH || last[1] != HW_CONTROLLER_DP)
+        return false;
+    memcpy(number, last + 4, sizeof(*number));
     return true;
 }
 
@@ -69,7 +92,10 @@ size_t vm_disks(struct vm_disk *disks, size_t max)
         if (!app_pci_of(handles[i], &disk->pci))
             continue;
         io = app_protocol(disk->pci.handle, &vm_pci_io_guid);
-        if (EFI_ERROR(io->Pci.Read(io, EfiPciIoWidthUint16, 0, 2, id)) || id[0] != 0x1af4)
+        if (EFI_ERROR(io->Pci.Read(io, EfiPciIoWidthUint16, 0, 2, id)))
+            continue;
+        disk->child = id[0] == 0x5853 && controller_number(disk->handle, &disk->number);
+        if (id[0] != 0x1af4 && !disk->child)
             continue;
         vm_disk_refresh(disk);
         count++;
@@ -79,12 +105,12 @@ size_t vm_disks(struct vm_disk *disks, size_t max)
 
 EFI_STATUS vm_connect(const struct vm_disk *disk)
 {
-    return app.bs->ConnectController(disk->handle, NULL, NULL, FALSE);
+    return app.bs->ConnectController(disk->pci.handle, NULL, NULL, FALSE);
 }
 
 EFI_STATUS vm_disconnect(const struct vm_disk *disk)
 {
-    return app.bs->DisconnectController(disk->handle, NULL, NULL);
+    return app.bs->DisconnectController(disk->pci.handle, NULL, NULL);
 }
 
 /* ---- Numbers ---- */

@@ -11,7 +11,8 @@
 #include "lab/efi/app.h"
 #include "lab/efi/driver.h"
 
-#define VM_DRIVER_NAME "Baton virtio-blk driver"
+#define VM_DRIVER_NAME     "Baton virtio-blk driver"
+#define VM_XEN_DRIVER_NAME "Baton Xen PV disk driver"
 
 enum { VM_DISKS_MAX = 32, VM_DRIVERS_MAX = 4 };
 
@@ -22,6 +23,8 @@ extern EFI_GUID vm_block_io_guid, vm_block_io2_guid, vm_pci_io_guid, vm_driver_b
  * with vm_disk_refresh(). */
 struct vm_disk {
     EFI_HANDLE handle; /* of the PCI device, too: the drivers of virtio disks add no child */
+    bool child;        /* but this one is one, on the bus that Xen's platform device is … */
+    UINT32 number;     /* … and by this number Xen knows it */
     EFI_BLOCK_IO_PROTOCOL *block;
     EFI_BLOCK_IO2_PROTOCOL *block2;
     EFI_BLOCK_IO_MEDIA *media;
@@ -31,13 +34,17 @@ struct vm_disk {
     struct app_driver driver;
 };
 
-/* All virtio disks, in the order of their PCI place. The one that `which` names, or the end of the
- * program if Baton does not drive it. */
+/* To be called first: takes the program's options from options.txt beside it where there are no
+ * others, and prints to the hypervisor's debug port if they say `debug-port`. */
+void vm_begin(void);
+
+/* All virtio disks, in the order of their PCI place; on Xen, all paravirtual disks that somebody
+ * drives, in the order in which they came. */
 size_t vm_disks(struct vm_disk *disks, size_t max);
 bool vm_disk_refresh(struct vm_disk *disk);
 
 /* Boot services, once more than once: connect (this driver and those above it, or none above it)
- * and disconnect everything. */
+ * and disconnect everything. On Xen it is the bus that comes and goes, with all its disks. */
 EFI_STATUS vm_connect(const struct vm_disk *disk);
 EFI_STATUS vm_disconnect(const struct vm_disk *disk);
 
