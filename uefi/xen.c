@@ -413,7 +413,7 @@ static EFI_STATUS EFIAPI start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE con
     (void)remaining; /* all disks come up together: the list has to be read anyway */
 
     if (the_bus)
-        return EFI_UNSUPPORTED;
+        return the_bus->pci.controller == controller ? EFI_ALREADY_STARTED : EFI_UNSUPPORTED;
     EFI_STATUS status = bs->AllocatePool(EfiBootServicesData, sizeof(*bus), (void **)&bus);
     if (EFI_ERROR(status))
         return status;

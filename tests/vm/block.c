@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * Block I/O and Block I/O 2 (UEFI 2.10 §13.9, §13.10) on every virtio disk of the machine: what the
- * disks say of themselves, reads and writes of every shape, wrong arguments, tokens, and calls from
- * a timer event in the middle of other calls.
+ * Block I/O and Block I/O 2 (UEFI 2.10 §13.9, §13.10) on every virtio disk of the machine, or every
+ * paravirtual disk of a guest of Xen: what the disks say of themselves, reads and writes of every
+ * shape, wrong arguments, tokens, and calls from a timer event in the middle of other calls.
  *
  * Options:
  *   disks=N     how many disks there must be
+ *   from=N      the first of them, from 0, to try: those before it are left alone
+ *   times=N     how many random reads, and as many writes; 400 if not given
  *   seed=N      for the random numbers
  *   high        the buffers are above 4 GiB
  *   seconds=N   how long to read from a timer event; 2 if not given
@@ -59,6 +61,30 @@ static EFI_STATUS write_token(EFI_BLOCK_IO2_TOKEN *token, EFI_LBA lba, UINTN byt
 
 /* ---- What it says of itself ---- */
 
+/* A bus driver's disk is a child of the bus, and both say so. */
+static void check_family(void)
+{
+    static EFI_GUID device_path_guid = EFI_DEVICE_PATH_PROTOCOL_GUID;
+    EFI_OPEN_PROTOCOL_INFORMATION_ENTRY *entries;
+    bool as_child = false;
+    char path[128];
+    UINTN count;
+
+    if (!disk->child)
+        return;
+    app_assert_ok(
+        app.bs->OpenProtocolInformation(disk->pci.handle, &vm_pci_io_guid, &entries, &count));
+    for (UINTN i = 0; i < count; i++)
+        as_child |= entries[i].Attributes == EFI_OPEN_PROTOCOL_BY_CHILD_CONTROLLER &&
+                    entries[i].ControllerHandle == disk->handle &&
+                    entries[i].AgentHandle == disk->agent;
+    app.bs->FreePool(entries);
+    app_check(as_child);
+    app_check(app_protocol(disk->pci.handle, &vm_block_io_guid) == NULL);
+    app_path_text(app_protocol(disk->handle, &device_path_guid), path, sizeof(path));
+    app_print("vm: path=%s number=%u\n", path, disk->number);
+}
+
 static void tell(size_t index)
 {
     const EFI_BLOCK_IO_MEDIA *media = disk->media;
@@ -74,6 +100,7 @@ static void tell(size_t index)
               disk->block->Revision, disk->driver.name, disk->driver.image);
     app_assert(disk->baton && disk->block2);
     app_check(disk->block2->Media == disk->media);
+    check_family();
 }
 
 static void names(void)
@@ -99,9 +126,19 @@ static void names(void)
     app_print("vm: controller name=\"%ls\"\n", name);
     app_check_status(component->GetControllerName(component, mine, NULL, french, &same),
                      EFI_UNSUPPORTED);
-    /* It makes no children. */
     app_check_status(component->GetControllerName(component, mine, mine, english, &same),
                      EFI_UNSUPPORTED);
+    if (disk->child) {
+        app_check_status(
+            component->GetControllerName(component, mine, disk->handle, english, &name),
+            EFI_SUCCESS);
+        app_print("vm: child name=\"%ls\"\n", name);
+        app_check_status(component->GetControllerName(component, mine, disk->handle, french, &same),
+                         EFI_UNSUPPORTED);
+        app_check_status(
+            component->GetControllerName(component, disk->handle, NULL, english, &same),
+            EFI_UNSUPPORTED);
+    }
     app_check_status(component->GetControllerName(component, app.image, NULL, english, &same),
                      EFI_UNSUPPORTED);
     app_check_status(component->GetControllerName(component, mine, NULL, NULL, &same),
@@ -117,7 +154,7 @@ static void names(void)
         EFI_PCI_IO_PROTOCOL *io = app_protocol(handles[i], &vm_pci_io_guid);
         UINT16 vendor = 0;
         app_assert_ok(io->Pci.Read(io, EfiPciIoWidthUint16, 0, 1, &vendor));
-        if (vendor == 0x1af4)
+        if (vendor == 0x1af4 || handles[i] == mine)
             continue;
         strangers++;
         app_check_status(component->GetControllerName(component, handles[i], NULL, english, &same),
@@ -630,6 +667,7 @@ static void step(const char *name)
 static void try_disk(size_t index)
 {
     bool write = !disk->media->ReadOnly;
+    unsigned times = (unsigned)app_option_number("times", 400);
 
     tell(index);
     names();
@@ -639,10 +677,10 @@ static void try_disk(size_t index)
     app_print("vm: crc before %zu: %08x\n", index, vm_crc32(truth, disk_bytes));
 
     step("random reads");
-    at_random(false, 400);
+    at_random(false, times);
     if (write) {
         step("random writes");
-        at_random(true, 400);
+        at_random(true, times);
     }
     step("large ones");
     large_ones(write);
@@ -652,7 +690,7 @@ static void try_disk(size_t index)
     tokens_polled(32, write);
     tokens_polled(200, write);
     tokens_notified(32, write);
-    tokens_notified(200, write);
+    tokens_notified(TOKENS_MAX, write);
     step("reset with tokens in flight");
     tokens_reset();
     step("calls in the middle of calls");
@@ -697,7 +735,7 @@ int app_main(void)
     pattern = app_pages(LARGEST + MIB);
     app_print("vm: buffers at %p\n", scratch);
     vm_random_fill(pattern, LARGEST + MIB);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = app_option_number("from", 0); i < count; i++) {
         disk = &disks[i];
         try_disk(i);
     }

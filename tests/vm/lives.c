@@ -22,40 +22,6 @@ static uint8_t *buffer;
 
 /* ---- What there is ---- */
 
-static struct app_map map;
-
-struct inventory {
-    uint64_t pages[EfiMaxMemoryType];
-    size_t handles, entries;
-};
-
-static void take_inventory(struct inventory *inventory)
-{
-    const EFI_MEMORY_DESCRIPTOR *entry;
-    static EFI_HANDLE handles[1024];
-    UINTN bytes = sizeof(handles);
-
-    app_map_read(&map);
-    memset(inventory, 0, sizeof(*inventory));
-    for (size_t i = 0; (entry = app_map_entry(&map, i)) != NULL; i++) {
-        if (entry->Type < EfiMaxMemoryType)
-            inventory->pages[entry->Type] += entry->NumberOfPages;
-        inventory->entries++;
-    }
-    app_assert_ok(app.bs->LocateHandle(AllHandles, NULL, NULL, &bytes, handles));
-    inventory->handles = bytes / sizeof(handles[0]);
-}
-
-static void compare(const struct inventory *before, const struct inventory *after)
-{
-    for (unsigned type = 0; type < EfiMaxMemoryType; type++) {
-        if (!app_check(before->pages[type] == after->pages[type]))
-            app_print("    memory of type %u: %llu pages, were %llu\n", type, after->pages[type],
-                      before->pages[type]);
-    }
-    app_check(before->handles == after->handles);
-}
-
 /* After an unbinding: nothing of Baton's is left, as far as the spy has seen it come. */
 static void check_nothing_left(void)
 {
@@ -259,12 +225,12 @@ static void load_and_unload(unsigned times)
 {
     UINTN bytes;
     void *driver = driver_file(&bytes);
-    struct inventory before = {0}, after;
+    struct vm_inventory before = {0}, after;
 
     for (unsigned i = 0; i < times && app.failures == 0; i++) {
         EFI_HANDLE image = NULL;
         if (i == WARM_UP)
-            take_inventory(&before);
+            vm_inventory_take(&before);
         app_assert_ok(app.bs->LoadImage(FALSE, app.image, NULL, driver, bytes, &image));
         app_assert_ok(app.bs->StartImage(image, NULL, NULL));
         for (size_t j = 0; j < disk_count; j++) {
@@ -291,9 +257,9 @@ static void load_and_unload(unsigned times)
             }
         }
     }
-    take_inventory(&after);
+    vm_inventory_take(&after);
     if (times > WARM_UP)
-        compare(&before, &after);
+        vm_inventory_compare(&before, &after);
 
     /* An image whose disk somebody holds fast is not unloaded, and works on. */
     EFI_HANDLE image = NULL;
@@ -318,7 +284,7 @@ static void load_and_unload(unsigned times)
 
 int app_main(void)
 {
-    static struct inventory before, after;
+    static struct vm_inventory before, after;
     unsigned times = (unsigned)app_option_number("times", 1000);
     unsigned load = (unsigned)app_option_number("load", 0);
 
@@ -341,20 +307,20 @@ int app_main(void)
 
     uint64_t start = app_tsc();
     come_and_go(WARM_UP);
-    take_inventory(&before);
+    vm_inventory_take(&before);
     come_and_go(times);
-    take_inventory(&after);
+    vm_inventory_take(&after);
     app_print("vm: %u times took %llu ms; the map has %zu entries, had %zu\n", times,
               app_us(app_tsc() - start) / 1000, after.entries, before.entries);
-    compare(&before, &after);
+    vm_inventory_compare(&before, &after);
     go_while_busy((unsigned)app_option_number("busy", 50));
     if (app_flag("fail")) {
         for (size_t i = 0; i < disk_count; i++)
             fail_each_call(&disks[i]);
         come_and_go(3);
     }
-    take_inventory(&after);
-    compare(&before, &after);
+    vm_inventory_take(&after);
+    vm_inventory_compare(&before, &after);
     app_check(spy.in_exit == 0 && spy.dead == 0);
     return 0;
 }

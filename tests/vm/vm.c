@@ -113,6 +113,36 @@ EFI_STATUS vm_disconnect(const struct vm_disk *disk)
     return app.bs->DisconnectController(disk->pci.handle, NULL, NULL);
 }
 
+/* ---- What there is ---- */
+
+void vm_inventory_take(struct vm_inventory *inventory)
+{
+    const EFI_MEMORY_DESCRIPTOR *entry;
+    static EFI_HANDLE handles[1024];
+    static struct app_map map;
+    UINTN bytes = sizeof(handles);
+
+    app_map_read(&map);
+    memset(inventory, 0, sizeof(*inventory));
+    for (size_t i = 0; (entry = app_map_entry(&map, i)) != NULL; i++) {
+        if (entry->Type < EfiMaxMemoryType)
+            inventory->pages[entry->Type] += entry->NumberOfPages;
+        inventory->entries++;
+    }
+    app_assert_ok(app.bs->LocateHandle(AllHandles, NULL, NULL, &bytes, handles));
+    inventory->handles = bytes / sizeof(handles[0]);
+}
+
+void vm_inventory_compare(const struct vm_inventory *before, const struct vm_inventory *after)
+{
+    for (unsigned type = 0; type < EfiMaxMemoryType; type++) {
+        if (!app_check(before->pages[type] == after->pages[type]))
+            app_print("    memory of type %u: %llu pages, were %llu\n", type, after->pages[type],
+                      before->pages[type]);
+    }
+    app_check(before->handles == after->handles);
+}
+
 /* ---- Numbers ---- */
 
 static uint64_t random_state = 1;

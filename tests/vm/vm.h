@@ -51,6 +51,14 @@ EFI_STATUS vm_disconnect(const struct vm_disk *disk);
 /* Whether any agent still holds the device's PciIo as its driver. */
 bool vm_held(const struct vm_disk *disk);
 
+/* What the firmware has in use, for a look before and after. */
+struct vm_inventory {
+    uint64_t pages[EfiMaxMemoryType];
+    size_t handles, entries;
+};
+void vm_inventory_take(struct vm_inventory *inventory);
+void vm_inventory_compare(const struct vm_inventory *before, const struct vm_inventory *after);
+
 /* Repeatable random numbers. */
 uint64_t vm_random(uint64_t below);
 void vm_random_seed(uint64_t seed);

@@ -38,7 +38,7 @@ def name_of(index: int) -> str:
 class Ran:
     """A program's run."""
 
-    guest: GuestResult
+    guest: GuestResult = field(default_factory=lambda: GuestResult("crash", 0, "", "", 0))
     text: str = ""
     dom0: list[str] = field(default_factory=list)
     """What dom0's kernel said in the meantime."""
@@ -74,7 +74,8 @@ def dmesg(xen: XenHost) -> list[str]:
 
 def run_program(xen: XenHost, program: str, options: str = "", disks: Sequence[str] = (), *,
                 answers: Answers | None = None, rom: Path | None = ROM, memory: int = 256,
-                timeout: float = 240, boot_from: str = "", finish: Callable[[Guest], None] |
+                timeout: float = 240, boot_from: str = "",
+                prepare: Callable[[Guest], None] | None = None, finish: Callable[[Guest], None] |
                 None = None, files: Mapping[str, Path | bytes] | None = None,
                 device_model: Sequence[str] = ()) -> Ran:
     """Run a program of tests/vm. It is on the disk xvde, or another name; more disks come after it,
@@ -101,7 +102,7 @@ def run_program(xen: XenHost, program: str, options: str = "", disks: Sequence[s
             xen.check(f"xl trigger {guest.domain} power", "pressing the power button")
 
     result = run_guest(xen, config, timeout=timeout, until=r"^app: result \d+", watch=watch,
-                       finish=finish)
+                       prepare=prepare, finish=finish)
     boot.remove()
     xen.check(f"rm {target}", "removing a disk")
     return Ran(result, plain(result.debug), dmesg(xen)[before:], xen.log[log_begin:])
