@@ -25,7 +25,7 @@ check-types:
 	cd tests/lab && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
 	cd tests/vm && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
 	cd tests/audit && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
-	cd tests/xen && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
+	cd tests/xen && MYPYPATH=../..:.:../vm /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
 	@for script in $(OUR_SCRIPTS); do \
 		/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy --scripts-are-modules $$script || exit 1; \
 	done

@@ -191,8 +191,10 @@ static void fail_each_call(void)
         }
         check_nothing_left();
         spy_forget();
-        if (app.failures != failures)
+        if (app.failures != failures) {
             app_print("    when call %u (%s) of Start failed\n", nth, name ? name : "none");
+            return;
+        }
         if (!name) {
             app_check(!EFI_ERROR(status));
             break;
@@ -374,6 +376,8 @@ static void lives(void)
     vm_inventory_take(&before);
     uint64_t start = app_tsc();
     come_and_go(times);
+    if (app.failures > 0)
+        return;
     app_print("vm: %u times took %llu ms\n", times, app_us(app_tsc() - start) / 1000);
     if (app_option("busy"))
         go_while_busy((unsigned)app_option_number("busy", 0));
@@ -406,6 +410,9 @@ int app_main(void)
         else
             lives();
     }
+    /* An exit event that is left would run on memory that is freed. */
+    if (app.failures > 0)
+        return 1;
     app_exit_boot_services();
     app_check(spy.in_exit == 0 && spy.dead == 0);
     return 0;
