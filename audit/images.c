@@ -155,19 +155,37 @@ int image_of_agent(EFI_HANDLE agent)
     return image_by_handle(binding != NULL ? binding->ImageHandle : agent);
 }
 
+/* Of the name of one driver and that of another in the same image, the words in front that both
+ * have; if there are none, the first name stays. */
+static void keep_common_words(char *name, const char *other)
+{
+    size_t whole = 0;
+
+    for (size_t at = 0; name[at] == other[at] && name[at] != '\0'; at++)
+        if (name[at + 1] == ' ' && other[at + 1] == ' ')
+            whole = at + 1;
+    if (whole > 0 && strcmp(name, other) != 0)
+        name[whole] = '\0';
+}
+
 static void find_drivers(void)
 {
     static EFI_HANDLE handles[IMAGES_MAX];
     size_t count = app_handles(&driver_binding_guid, handles, IMAGES_MAX);
+    char name[sizeof(images[0].name)];
 
     for (size_t i = 0; i < count; i++) {
         int image = image_of_agent(handles[i]);
-        if (image == IMAGE_NONE || images[image].driver)
+        if (image == IMAGE_NONE)
             continue;
+        /* An option ROM's file has no name, but its drivers call themselves something. */
+        if (images[image].name_is_path && app_driver_name(handles[i], name, sizeof(name))) {
+            if (images[image].driver)
+                keep_common_words(images[image].name, name);
+            else
+                memcpy(images[image].name, name, sizeof(name));
+        }
         images[image].driver = true;
-        /* An option ROM's file has no name, but its driver calls itself something. */
-        if (images[image].name_is_path)
-            (void)app_driver_name(handles[i], images[image].name, sizeof(images[image].name));
     }
 }
 
