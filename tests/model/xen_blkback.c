@@ -401,15 +401,22 @@ static void take(struct back *back, uint32_t index)
         xhost_counts.most_in_flight = back->in_flight;
 }
 
-/* Fuzz: whatever can be written into is written into. */
+/* Fuzz: what can be written into is written into, and states come as they like. */
 static void scribble(struct back *back)
 {
     uint8_t how, at, what;
 
-    if (!xhost_options.fuzz || !back->connected || !xhost_feed(&how) || how < 0xf0)
+    if (!xhost_options.fuzz || !xhost_feed(&how) || how < 0xe8 || !xhost_feed(&at) ||
+        !xhost_feed(&what))
         return;
-    if (xhost_feed(&at) && xhost_feed(&what))
-        machine_page(back->mfns[how % back->pages])[(how < 0xf8 ? 64 : 0) + at] = what;
+    if (how < 0xf8 && back->connected)
+        machine_page(back->mfns[how % back->pages])[(how < 0xf0 ? 0 : 16u * at) + at % 64] = what;
+    else if (how < 0xfd)
+        publish(back, "state", what % 9);
+    else if (how < 0xfe)
+        back->options->never_unmaps = what & 1;
+    else
+        back->options->pace = (enum xhost_pace)(what % 4);
 }
 
 static void take_all(struct back *back)
@@ -417,7 +424,6 @@ static void take_all(struct back *back)
     volatile struct blkif_sring *ring = ring_of(back);
 
     back->kicked = false;
-    scribble(back);
     for (;;) {
         uint32_t produced = ring->req_prod;
         if (produced - back->answered > back->entries) {
@@ -620,6 +626,7 @@ void back_work(void)
         struct back *back = &backs[i];
         if (!back->there || back->dead)
             continue;
+        scribble(back);
         if (back->heard && back->heard_due <= xhost_time())
             act(back);
         if (back->connected && back->kicked)
