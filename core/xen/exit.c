@@ -181,8 +181,11 @@ void fronts_close(struct xen *xen, const struct poor_door *door)
     step(xen, door, XenbusStateClosing,
          STATE_BIT(XenbusStateUnknown) | STATE_BIT(XenbusStateClosing) |
              STATE_BIT(XenbusStateClosed));
+    /* Some go on from Closed to InitWait by themselves, before anybody can see that they were
+     * Closed; all that are waited for here have left Connected. */
     step(xen, door, XenbusStateClosed,
-         STATE_BIT(XenbusStateUnknown) | STATE_BIT(XenbusStateClosed));
+         STATE_BIT(XenbusStateUnknown) | STATE_BIT(XenbusStateClosed) |
+             STATE_BIT(XenbusStateInitWait));
 
     for (front = xen->fronts; front; front = front->next) {
         if (!front->closing)
