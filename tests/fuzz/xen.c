@@ -227,6 +227,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct xhost_options options = shape(data);
     size_t fuzz_bytes = size - SHAPE - OPERATIONS;
     options.fuzz = data + SHAPE + OPERATIONS;
+    options.targets = data[7] >> 1;
     /* Three times of four the start is honest, so that much is left to lie about later. */
     options.fuzz_bytes = data[6] % 4 ? 0 : fuzz_bytes;
     model_abort_on_violation = true;

@@ -81,7 +81,7 @@ static void publish(const struct back *back, const char *name, uint64_t number)
     char path[128], text[24];
     const char *value = text;
 
-    snprintf(text, sizeof(text), "%llu", (unsigned long long)xhost_twist(number));
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)xhost_twist(TARGET_KEYS, number));
     for (unsigned i = 0; i < 2; i++)
         if (back->options->instead[i].name && strcmp(back->options->instead[i].name, name) == 0)
             value = back->options->instead[i].value;
@@ -278,6 +278,8 @@ static void act(struct back *back)
         /* Linux does not look whether that has worked. */
         disconnect(back);
         switch_state(back, next);
+        if (back->options->cycles && !back->offline)
+            switch_state(back, XenbusStateInitWait);
         break;
     case XenbusStateClosing:
     case XenbusStateInitWait:
@@ -406,11 +408,13 @@ static void scribble(struct back *back)
 {
     uint8_t how, at, what;
 
-    if (!xhost_options.fuzz || !xhost_feed(&how) || how < 0xe8 || !xhost_feed(&at) ||
-        !xhost_feed(&what))
+    if (!xhost_options.fuzz || !xhost_feed(TARGET_WILD, &how) || how < 0xe8 ||
+        !xhost_feed(TARGET_WILD, &at) || !xhost_feed(TARGET_WILD, &what))
         return;
     if (how < 0xf8 && back->connected)
         machine_page(back->mfns[how % back->pages])[(how < 0xf0 ? 0 : 16u * at) + at % 64] = what;
+    else if (how < 0xfa)
+        back->options->lie = (enum xhost_lie)(what % (XLIE_LOST + 1)), back->options->lies = 1;
     else if (how < 0xfd)
         publish(back, "state", what % 9);
     else if (how < 0xfe)
@@ -432,7 +436,7 @@ static void take_all(struct back *back)
         }
         while (back->taken != produced && back->in_flight < FLIGHTS_MAX)
             take(back, back->taken++);
-        ring->req_event = (uint32_t)xhost_twist(back->taken + 1);
+        ring->req_event = (uint32_t)xhost_twist(TARGET_RING, back->taken + 1);
         if (ring->req_prod == produced)
             return;
     }
@@ -468,14 +472,14 @@ static void respond(struct back *back, uint64_t id, uint8_t operation, int16_t s
 {
     volatile struct blkif_sring *ring = ring_of(back);
     struct blkif_response response = {
-        .id = xhost_twist(id),
-        .operation = (uint8_t)xhost_twist(operation),
-        .status = (int16_t)xhost_twist((uint64_t)status),
+        .id = xhost_twist(TARGET_RING, id),
+        .operation = (uint8_t)xhost_twist(TARGET_RING, operation),
+        .status = (int16_t)xhost_twist(TARGET_RING, (uint64_t)status),
     };
 
     copy_entry(back, back->answered, NULL, &response, sizeof(response));
     uint32_t old = back->answered++;
-    ring->rsp_prod = (uint32_t)xhost_twist(back->answered + back->astray);
+    ring->rsp_prod = (uint32_t)xhost_twist(TARGET_RING, back->answered + back->astray);
     xhost_counts.responses++;
     if (back->answered - ring->rsp_event < back->answered - old)
         event_raise(back->port);

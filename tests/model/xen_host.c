@@ -115,21 +115,21 @@ uint32_t xhost_random(uint32_t below)
     return (uint32_t)(h.random >> 33) % below;
 }
 
-bool xhost_feed(uint8_t *byte)
+bool xhost_feed(enum xhost_target target, uint8_t *byte)
 {
-    if (h.fuzz_at >= xhost_options.fuzz_bytes)
+    if (!(xhost_options.targets & target) || h.fuzz_at >= xhost_options.fuzz_bytes)
         return false;
     *byte = xhost_options.fuzz[h.fuzz_at++];
     return true;
 }
 
-uint64_t xhost_twist(uint64_t honest)
+uint64_t xhost_twist(enum xhost_target target, uint64_t honest)
 {
     uint8_t how, more;
 
-    if (!xhost_feed(&how) || how < 0xd8)
+    if (!xhost_feed(target, &how) || how < 0xd8)
         return honest;
-    if (!xhost_feed(&more))
+    if (!xhost_feed(target, &more))
         more = 0;
     switch (how % 8) {
     case 0:
@@ -748,7 +748,7 @@ static intptr_t grant_op(unsigned command, void *argument, unsigned count, bool 
     case GNTTABOP_query_size: {
         struct gnttab_query_size *size = argument;
         size->nr_frames = h.grant_frames;
-        size->max_nr_frames = (uint32_t)xhost_twist(xhost_options.grant_frames);
+        size->max_nr_frames = (uint32_t)xhost_twist(TARGET_XEN, xhost_options.grant_frames);
         size->status = GNTST_okay;
         return 0;
     }
@@ -862,7 +862,7 @@ static intptr_t hvm_op(unsigned command, void *argument, bool fails)
         param->value = STORE_BASE / PAGE;
         return 0;
     case HVM_PARAM_STORE_EVTCHN:
-        param->value = xhost_twist(STORE_PORT);
+        param->value = xhost_twist(TARGET_XEN, STORE_PORT);
         return 0;
     default:
         return XEN_EINVAL;
@@ -882,7 +882,7 @@ intptr_t hypercall(unsigned number, unsigned command, void *argument, unsigned c
         return yield(); /* which cannot fail */
     bool fails = ++xhost_counts.hypercalls == xhost_options.hypercall_fails_at;
     h.happened |= fails;
-    if (xhost_options.fuzz && number != __HYPERVISOR_sched_op && xhost_feed(&how))
+    if (xhost_options.fuzz && number != __HYPERVISOR_sched_op && xhost_feed(TARGET_XEN, &how))
         fails |= how > 0xfc;
     switch (number) {
     case __HYPERVISOR_memory_op:

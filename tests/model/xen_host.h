@@ -68,6 +68,15 @@ enum xhost_fault {
     XFAULTS,
 };
 
+/* What the fuzzer's bytes are spent on: any of them together. */
+enum xhost_target {
+    TARGET_STORE = 1, /* XenStore's messages */
+    TARGET_KEYS = 2,  /* what backends publish */
+    TARGET_RING = 4,  /* their answers */
+    TARGET_WILD = 8,  /* memory that is shared, and states at any time */
+    TARGET_XEN = 16,  /* hypercalls */
+};
+
 struct xhost_disk {
     uint32_t number; /* of the virtual device */
     uint64_t sectors;
@@ -76,6 +85,7 @@ struct xhost_disk {
     uint32_t segments;   /* feature-max-indirect-segments; 0: no such key */
     bool flush, barrier;
     bool copies_operation; /* answers an indirect request as such, as QEMU does */
+    bool cycles;           /* goes on from Closed to InitWait by itself, as QEMU does */
 
     enum xhost_pace pace;
     uint32_t io_us;      /* until a request may be finished */
@@ -130,6 +140,7 @@ struct xhost_options {
      * hears, only about memory. */
     const uint8_t *fuzz;
     size_t fuzz_bytes;
+    unsigned targets;
 
     bool no_complaints; /* about what is asked for, only about memory, as with the fuzzer */
 

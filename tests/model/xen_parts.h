@@ -18,10 +18,10 @@ extern bool xhost_strict; /* no fuzz */
 /* ---- xen_host.c ---- */
 
 uint32_t xhost_random(uint32_t below);
-/* The fuzzer's next byte; false if there are no more. */
-bool xhost_feed(uint8_t *byte);
+/* The fuzzer's next byte; false if there are no more, or if this is none of its targets. */
+bool xhost_feed(enum xhost_target target, uint8_t *byte);
 /* An honest number, or what the fuzzer makes of it. */
-uint64_t xhost_twist(uint64_t honest);
+uint64_t xhost_twist(enum xhost_target target, uint64_t honest);
 /* Only where things can go wrong because the host has gone wrong. */
 void xhost_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

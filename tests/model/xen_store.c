@@ -200,17 +200,17 @@ static void append(const void *bytes, size_t count)
 static void reply(uint32_t type, uint32_t id, uint32_t transaction, const char *bytes, size_t count)
 {
     struct xsd_sockmsg header = {
-        .type = (uint32_t)xhost_twist(type),
-        .req_id = (uint32_t)xhost_twist(id),
+        .type = (uint32_t)xhost_twist(TARGET_STORE, type),
+        .req_id = (uint32_t)xhost_twist(TARGET_STORE, id),
         .tx_id = transaction,
-        .len = (uint32_t)xhost_twist(count),
+        .len = (uint32_t)xhost_twist(TARGET_STORE, count),
     };
 
     append(&header, sizeof(header));
     for (size_t i = 0; i < header.len && i < XENSTORE_PAYLOAD_MAX + 8; i++) {
         char byte = i < count ? bytes[i] : '7';
         if (xhost_options.fuzz && i < count && i < 32)
-            byte = (char)xhost_twist((uint8_t)byte);
+            byte = (char)xhost_twist(TARGET_STORE, (uint8_t)byte);
         append(&byte, 1);
     }
 }
@@ -511,7 +511,7 @@ static void handle(void)
         }
     }
     uint8_t how;
-    if (xhost_options.fuzz && xhost_feed(&how) && how > 0xfa) {
+    if (xhost_options.fuzz && xhost_feed(TARGET_STORE, &how) && how > 0xfa) {
         refuse(how % 2 ? "EAGAIN" : "EIO");
         return;
     }
@@ -639,7 +639,7 @@ static bool write_out(volatile struct xenstore_domain_interface *ring)
     uint32_t count = part(left < room ? (uint32_t)left : room);
     for (uint32_t i = 0; i < count; i++)
         ring->rsp[MASK_XENSTORE_IDX(ring->rsp_prod + i)] = s.out[s.out_at + i];
-    ring->rsp_prod = (uint32_t)xhost_twist(ring->rsp_prod + count);
+    ring->rsp_prod = (uint32_t)xhost_twist(TARGET_STORE, ring->rsp_prod + count);
     s.out_at += count;
     return true;
 }
