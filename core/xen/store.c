@@ -15,6 +15,10 @@ static void lose(struct store *store, const char *why)
         store->lost = why;
 }
 
+/* As many messages as the ring holds of the shortest. If there are more, they were sent while these
+ * were taken in, with an event of their own; and whoever goes on like this does not mean to end. */
+#define LISTEN_MAX (XENSTORE_RING_SIZE / sizeof(struct xsd_sockmsg))
+
 /* ---- Bytes ---- */
 
 /* How much may be moved now, from what the other side says. Its index is read once (C9). */
@@ -119,7 +123,7 @@ static bool take_event(struct store *store)
 void store_listen(struct store *store)
 {
     event_clear(store->events, store->port);
-    while (receive(store))
+    for (unsigned count = 0; count < LISTEN_MAX && receive(store); count++)
         /* An answer that nobody waits for is one that somebody gave up on. */
         if (!take_event(store)) {
             if (store->asked != store->answered)
@@ -136,7 +140,8 @@ enum answer store_answer(struct store *store, const struct poor_door *door)
         return ANSWER_LOST;
     for (;;) {
         event_clear(store->events, store->port);
-        while (receive(store)) {
+        /* Neither events nor answers to others may go on for ever. */
+        for (unsigned count = 0; count < LISTEN_MAX && receive(store); count++) {
             if (take_event(store))
                 continue;
             store->have = 0;
