@@ -127,6 +127,7 @@ struct xhost_options {
     bool reconnection;    /* is offered */
     bool event_first;     /* a watch's first event comes before the answer */
     bool noise;           /* events that nobody asked for between answers */
+    bool flood;           /* … as many as there is room for, without an end */
     uint32_t read_errors; /* that many reads fail, as where XenStore has no memory */
     uint32_t conflicts;   /* that many transactions fail because of others */
 

@@ -186,8 +186,11 @@ void tree_remove(const char *path)
 
 static void append(const void *bytes, size_t count)
 {
-    if (s.out_at == s.out_end)
-        s.out_at = s.out_end = 0;
+    if (s.out_at == s.out_end || s.out_at > sizeof(s.out) / 2) {
+        memmove(s.out, s.out + s.out_at, s.out_end - s.out_at);
+        s.out_end -= s.out_at;
+        s.out_at = 0;
+    }
     if (s.out_end + count > sizeof(s.out)) {
         /* Nobody reads: a real one drops the connection. */
         s.dead = s.spoilt = true;
@@ -668,6 +671,8 @@ void store_work(void)
         reconnect(ring);
         return;
     }
+    while (xhost_options.flood && s.out_end - s.out_at < XENSTORE_RING_SIZE)
+        reply(XS_WATCH_EVENT, 0, 0, "device/vif/0/state\0gone", 24);
     do {
         bool more = !s.dead && read_in(ring);
         /* A late answer goes out when it is time. */

@@ -292,6 +292,34 @@ static void a_flood_of_events(void **state)
     guest_down(&guest);
 }
 
+/* One without an end does, and a listener hears the others out some time. */
+static void a_flood_without_an_end(void **state)
+{
+    struct xhost_options options = xhost_usual(0);
+    options.parallel = true;
+    options.store_us = 0;
+    struct store *store = begin(&options);
+    struct poor_door door = within_ms(1000);
+    char value[20];
+    (void)state;
+
+    xhost_now()->flood = true;
+    uint64_t since = xhost_time();
+    store_listen(store);
+    assert_true(xhost_time() - since < 10 * MS);
+    enum answer answer = store_read(store, &door, "name", NULL, value, sizeof(value));
+    assert_true(answer == ANSWER_OK);
+    /* No answer at all: then it is an end that has to be found. */
+    xhost_now()->answer_wrong_at = xhost_counted()->answers + 1;
+    xhost_now()->fault = XFAULT_LOST;
+    door = within_ms(1000);
+    since = xhost_time();
+    assert_int_equal(store_read(store, &door, "name", NULL, value, sizeof(value)), ANSWER_LOST);
+    assert_true(xhost_time() - since <= 1010 * MS);
+    guest_leave(&guest);
+    assert_no_violation();
+}
+
 /* Each of these ends the ring's being in step, within the bound, and nothing is asked after it. */
 static void answers_that_cannot_be_true(void **state)
 {
@@ -409,6 +437,7 @@ int main(void)
         xen_test(ids_that_wrap),
         xen_test(watches_fire),
         xen_test(a_flood_of_events),
+        xen_test(a_flood_without_an_end),
         xen_test(answers_that_cannot_be_true),
         xen_test(nobody_reads_the_ring),
         xen_test(a_path_that_is_too_long),
