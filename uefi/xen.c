@@ -29,6 +29,8 @@ struct xen_bus {
     struct pci_binding pci;
     struct xen xen;
     struct xen_disk *disks;
+    uint32_t failed[XEN_DISKS_MAX]; /* disks that are listed, and did not come up */
+    size_t failures;
     EFI_DEVICE_PATH *path;
     EFI_EVENT exit_event;
     struct exit_xen_context exit;
@@ -255,6 +257,14 @@ static EFI_STATUS remove_disk(struct xen_bus *bus, struct xen_disk *disk)
     return EFI_SUCCESS;
 }
 
+static bool contains(const uint32_t *numbers, size_t count, uint32_t number)
+{
+    while (count > 0)
+        if (numbers[--count] == number)
+            return true;
+    return false;
+}
+
 /* Makes the children what XenStore's list says. With `connect`, drivers are called for new ones. */
 static void follow_list(struct xen_bus *bus, bool connect)
 {
@@ -266,11 +276,18 @@ static void follow_list(struct xen_bus *bus, bool connect)
     bs->RestoreTPL(tpl);
     if (result)
         return;
+    for (size_t i = bus->failures; i-- > 0;)
+        if (!contains(numbers, count, bus->failed[i]))
+            bus->failed[i] = bus->failed[--bus->failures];
     for (size_t i = 0; i < count; i++) {
-        if (find_disk(bus, numbers[i]))
+        if (find_disk(bus, numbers[i]) || contains(bus->failed, bus->failures, numbers[i]))
             continue;
         EFI_STATUS status = add_disk(bus, numbers[i]);
-        /* What went wrong has been said. A drive without a medium is no reason to speak. */
+        /* What went wrong has been said. A drive without a medium is no reason to speak, and may
+         * get one. The others are left alone: to try has changed the list, for whoever watches it,
+         * so that we would try for ever, and each time wait. */
+        if (EFI_ERROR(status) && status != EFI_NO_MEDIA)
+            bus->failed[bus->failures++] = numbers[i];
         if (!EFI_ERROR(status) && connect)
             bs->ConnectController(find_disk(bus, numbers[i])->handle, NULL, NULL, TRUE);
     }

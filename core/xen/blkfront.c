@@ -154,11 +154,20 @@ static enum result find_idle(struct blkfront *blk)
     struct poor_door door = within(blk, XEN_BACKEND_MS);
     struct xen_front *front = &blk->front;
     unsigned state = backend_state(blk);
+    uint64_t online = 1;
 
     if (!blk->xen->store.in_step)
         return store_lost(blk);
     if (state == XenbusStateInitialising)
         return RESULT_NO_MEDIA;
+    /* A disk that the toolstack has begun to take away: its backend waits for nobody any more. */
+    if (state == XenbusStateClosing || state == XenbusStateClosed) {
+        enum result result = backend_number(blk, "online", UINT32_MAX, 1, &online);
+        if (result)
+            return result;
+        if (online == 0)
+            return RESULT_NO_MEDIA;
+    }
     if (state == XenbusStateUnknown) {
         blk_log(blk, "XenStore knows no state of the backend of disk", blk->number);
         return RESULT_DEVICE_ERROR;
