@@ -131,7 +131,10 @@ static void begin_watch(struct blkfront *blk)
     if (front->watch == 0 ||
         !store_ask_watch(&blk->xen->store, &door, true, front->backend, "state", front->watch))
         return;
-    if (store_answer(&blk->xen->store, &door) != ANSWER_OK) {
+    /* One that is there already, because it could not be ended, is as good. */
+    enum answer answer = store_answer(&blk->xen->store, &door);
+    if (answer != ANSWER_OK &&
+        !(answer == ANSWER_REFUSED && store_says(&blk->xen->store, "EEXIST"))) {
         blk->xen->watches &= ~(1ull << front->watch);
         front->watch = 0;
     }
