@@ -421,7 +421,8 @@ static void begin_watch(const char *path, const char *absolute, const char *toke
         if (!watch->path) {
             free_one = free_one ? free_one : watch;
         } else if (strcmp(watch->path, path) == 0 && strcmp(watch->token, token) == 0) {
-            xhost_complain("a watch that there is already");
+            if (strcmp(absolute, s.wrong_path) != 0) /* which could not be ended */
+                xhost_complain("a watch that there is already");
             refuse("EEXIST");
             return;
         }
