@@ -23,7 +23,7 @@ from lab.progress import Progress
 from lab.xen import XenHost, on_xen
 from lab.xen.disks import loop, stoppable
 
-sys.path.insert(0, str(TOP / "tests/vm"))
+sys.path.append(str(TOP / "tests/vm"))
 import broken  # noqa: E402
 
 PATCHES = sorted((TOP / "tests/broken/uefi-xen").glob("*.patch"))

@@ -137,10 +137,11 @@ def answer_reads(device: StoppableDevice) -> None:
 
 
 def exit_once(xen: XenHost, options: str, disks: Sequence[str], device: StoppableDevice,
-              rom: Path = ROM) -> Exit:
+              rom: Path = ROM, *, traced: bool = True) -> Exit:
     """Run a guest. `device` is what it can have stopped."""
     seen = Exit()
-    xen.trace_store()
+    if traced:
+        xen.trace_store()
 
     def prepare(guest: Guest) -> None:
         seen.channels_before = channels(xen, guest.domain)
@@ -154,6 +155,8 @@ def exit_once(xen: XenHost, options: str, disks: Sequence[str], device: Stoppabl
             if path.endswith("/state")}
         seen.grants = mapped(xen, guest.domain)
         seen.channels = channels(xen, guest.domain)
+        if not traced:
+            return
         store = parse_trace(xen.traced())
         seen.left = left_open(store, guest.domain)
         numbers = {int(path.split("/")[0]) for path in seen.fronts}
@@ -187,8 +190,10 @@ def scenario(xen: XenHost) -> Seen:
         seen.exits[name] = exit_once(xen, options, disks_of(name), slow)
         if seen.first is None:
             seen.first = usage(xen)
+    # They are many: without what takes its time.
+    xen.check("xenstore-control log off", "tracing")
     for _ in range(BOOTS - len(CASES)):
-        seen.more.append(exit_once(xen, "disks=1 depth=8", [], slow))
+        seen.more.append(exit_once(xen, "disks=1 depth=8 settle=0", [], slow, traced=False))
     seen.last = usage(xen)
     slow.remove()
     for device in loops[1:]:

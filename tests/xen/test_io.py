@@ -44,6 +44,8 @@ def scenario(xen: XenHost) -> Seen:
             devices.append(loop(xen, path, sector_size=4096 if kind == "4096" else 512,
                                 read_only=kind == "read-only"))
             specs.append(devices[-1].spec(name))
+    # A drive without a disc is no disk.
+    specs.append(file_spec("", name_of(len(KINDS)), cdrom=True))
     seen.ran = run_program(xen, "block", f"disks={len(KINDS) + 1} from=1 times=60 seconds=1",
                            specs, timeout=600)
     for device in devices:
