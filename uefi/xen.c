@@ -16,6 +16,8 @@
 
 /* How often to look whether disks have come or gone, in units of 100 ns. */
 #define TICK_100NS (200u * 10000u)
+/* And in how many of these once, whether a disk without a medium has got one. */
+#define TICKS_PER_LOOK 5u
 /* What takes the place of pages that a backend does not let go of at the exit (grants_reserve()):
  * for 32 reads of 64 KiB, and for the rings of 16 disks. */
 #define RESERVE_PAGES (32u * 16u + 16u * FRONT_RING_PAGES)
@@ -31,6 +33,9 @@ struct xen_bus {
     struct xen_disk *disks;
     uint32_t failed[XEN_DISKS_MAX]; /* disks that are listed, and did not come up */
     size_t failures;
+    uint32_t absent[XEN_DISKS_MAX]; /* disks that are listed, and have no medium */
+    size_t absences;
+    unsigned ticks;
     EFI_DEVICE_PATH *path;
     EFI_EVENT exit_event;
     struct exit_xen_context exit;
@@ -276,6 +281,7 @@ static void follow_list(struct xen_bus *bus, bool connect)
     bs->RestoreTPL(tpl);
     if (result)
         return;
+    bus->absences = 0;
     for (size_t i = bus->failures; i-- > 0;)
         if (!contains(numbers, count, bus->failed[i]))
             bus->failed[i] = bus->failed[--bus->failures];
@@ -284,9 +290,12 @@ static void follow_list(struct xen_bus *bus, bool connect)
             continue;
         EFI_STATUS status = add_disk(bus, numbers[i]);
         /* What went wrong has been said. A drive without a medium is no reason to speak, and may
-         * get one. The others are left alone: to try has changed the list, for whoever watches it,
-         * so that we would try for ever, and each time wait. */
-        if (EFI_ERROR(status) && status != EFI_NO_MEDIA)
+         * get one; so may a disk that is just being attached. The others are left alone: to try has
+         * changed the list, for whoever watches it, so that we would try for ever, and each time
+         * wait. */
+        if (status == EFI_NO_MEDIA)
+            bus->absent[bus->absences++] = numbers[i];
+        else if (EFI_ERROR(status))
             bus->failed[bus->failures++] = numbers[i];
         if (!EFI_ERROR(status) && connect)
             bs->ConnectController(find_disk(bus, numbers[i])->handle, NULL, NULL, TRUE);
@@ -311,6 +320,9 @@ static void EFIAPI tick(EFI_EVENT event, void *context)
     }
     EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
     bool changed = xen_list_changed(&bus->xen);
+    if (++bus->ticks % TICKS_PER_LOOK == 0)
+        for (size_t i = 0; i < bus->absences && !changed; i++)
+            changed = xen_disk_waits(&bus->xen, &bus->pci.door, bus->absent[i]);
     bs->RestoreTPL(tpl);
     if (changed)
         follow_list(bus, true);

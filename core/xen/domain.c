@@ -165,6 +165,20 @@ enum result xen_list(struct xen *xen, const struct rich_door *rich, uint32_t *nu
     return RESULT_OK;
 }
 
+bool xen_disk_waits(struct xen *xen, const struct rich_door *rich, uint32_t number)
+{
+    struct poor_door door = {.deadline = deadline_in_ms(rich, XEN_STORE_MS)};
+    char name[STORE_DIGITS], path[STORE_PATH_MAX], backend[STORE_PATH_MAX];
+    uint64_t state = XenbusStateUnknown;
+
+    store_put_number(name, number);
+    return store_path(path, "device/vbd", name) &&
+           store_read(&xen->store, &door, path, "backend", backend, sizeof(backend)) == ANSWER_OK &&
+           store_read_number(&xen->store, &door, backend, "state", XenbusStateReconfigured,
+                             &state) == ANSWER_OK &&
+           state == XenbusStateInitWait;
+}
+
 bool xen_list_changed(struct xen *xen)
 {
     store_listen(&xen->store);

@@ -48,5 +48,9 @@ void xen_end(struct xen *xen, const struct rich_door *rich);
 enum result xen_list(struct xen *xen, const struct rich_door *rich, uint32_t *numbers, size_t room,
                      size_t *count);
 
+/* Whether the backend of a disk that has had no medium waits for us now. The list does not tell of
+ * that. */
+bool xen_disk_waits(struct xen *xen, const struct rich_door *rich, uint32_t number);
+
 /* Whether disks have come or gone since the list was read. Never waits. */
 bool xen_list_changed(struct xen *xen);
