@@ -426,6 +426,36 @@ static void a_backend_that_stays_closed(void **state)
     first_disk_fails(&options, RESULT_DEVICE_ERROR);
 }
 
+/* It is closed because the toolstack takes it away: there is nothing to wait for, and nothing to be
+ * written, which others would hear of. One that is being attached is not ready yet. */
+static void a_disk_that_is_not_there_yet_or_any_more(void **state)
+{
+    (void)state;
+    for (unsigned first = XenbusStateInitialising; first <= XenbusStateClosed; first++) {
+        struct xhost_options options = xhost_usual(2);
+        struct guest guest;
+
+        options.disks[0].first_state = first;
+        options.disks[0].instead[0].name = "online";
+        options.disks[0].instead[0].value = "0";
+        xhost_plug(&options);
+        assert_int_equal(guest_begin(&guest), RESULT_OK);
+        uint32_t number = xhost_now()->disks[0].number;
+        assert_int_equal(xen_disk_waits(guest.xen, xhost_door(), number),
+                         first == XenbusStateInitWait);
+        if (first == XenbusStateInitialising || first >= XenbusStateClosing) {
+            uint64_t since = xhost_time(), logs = xhost_counted()->logs;
+            assert_int_equal(guest_disk(&guest, 0), RESULT_NO_MEDIA);
+            assert_true(xhost_time() - since < 1000 * MS);
+            assert_int_equal(xhost_counted()->logs, logs);
+            assert_int_equal(xhost_backend_state(0), first);
+        }
+        other_disk_works(&guest);
+        guest_leave(&guest);
+        xhost_unplug();
+    }
+}
+
 /* Somebody was connected and has not said goodbye. His disk is had all the same, and its later
  * removal is noticed. */
 static void a_disk_that_was_somebody_elses(void **state)
@@ -615,6 +645,7 @@ int main(void)
         xen_test(a_frontend_without_a_backend),
         xen_test(a_backend_in_any_state),
         xen_test(a_backend_that_stays_closed),
+        xen_test(a_disk_that_is_not_there_yet_or_any_more),
         xen_test(a_disk_that_was_somebody_elses),
         xen_test(a_backend_that_never_connects),
         xen_test(a_backend_that_refuses_to_connect),
