@@ -128,9 +128,10 @@ def answer_reads(device: StoppableDevice) -> None:
     """Let a device go on, and wait for the late writes: they are what this is about."""
     xen = device.xen
     device.go_on()
-    name = xen.check(f"basename $(readlink -f {device.path})", "asking").strip()
+    number = xen.check(f"dmsetup info -c --noheadings --separator : -o major,minor {device.name}",
+                       "asking").strip()
     for _ in range(100):
-        if xen.check(f"cat /sys/block/{name}/inflight", "asking").split() == ["0", "0"]:
+        if xen.check(f"cat /sys/dev/block/{number}/inflight", "asking").split() == ["0", "0"]:
             return
         time.sleep(0.1)
     raise AssertionError("the reads do not end")
