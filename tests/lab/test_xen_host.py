@@ -71,7 +71,7 @@ def scenario(xen: XenHost, folder: Path) -> Seen:
                                    until="^app: result", watch=watch))
     seen.programs.append(run_guest(xen, GuestConfig("second", disks=[IDE]), until="^app: result"))
     seen.pv_only = run_guest(xen, GuestConfig("pv-only", disks=[PV_ONLY]), xenstore=True,
-                             timeout=30, until="map: No mapping found")
+                             timeout=180, until="map: No mapping found")
     for name, last in SECTORS.items():
         xen.put(boot_sector(last), "/jobs/sector.img")
         config = GuestConfig(name, firmware="seabios", disks=["/jobs/sector.img,raw,hda,w"])

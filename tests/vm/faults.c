@@ -99,7 +99,8 @@ static void no_answer(uint64_t stuck)
     uint64_t ms = app_us(app_tsc() - start) / 1000;
     app_print("vm: gave up after %llu ms\n", ms);
     /* The machine itself stands still while QEMU takes the device back: see the tests. */
-    app_check(ms >= WAIT_MS - 1000 && ms < WAIT_MS + 10000);
+    /* Two clocks, each measured on a machine that may be busy. */
+    app_check(ms >= WAIT_MS * 3 / 4 && ms < WAIT_MS + 10000);
     /* And so does whoever waits for the other one. */
     app_check_status(app.bs->CheckEvent(token.Event), EFI_SUCCESS);
     app_check_status(token.TransactionStatus, EFI_TIMEOUT);
