@@ -144,7 +144,8 @@ static enum result start_disk(struct xen_disk *disk, uint32_t number)
     result = blkfront_start(&disk->blk, &block);
     if (result && blkfront_detach(&disk->blk))
         free_memory(disk);
-    /* Of a disk that has connected, no size is not for lack of a medium: it is not looked at again. */
+    /* Of a disk that has connected, no size is not for lack of a medium: it is not looked at again.
+     */
     return result == RESULT_NO_MEDIA ? RESULT_DEVICE_ERROR : result;
 }
 
