@@ -249,8 +249,9 @@ def test_a_dead_backend(seen: Seen) -> None:
     assert dead.ran.number(r"(\d+) pages watched, 0 changed") > 10000
     # It was dead indeed.
     assert dead.ran.number(r"the exit took (\d+) us") > BOUND_MS * 1000 // 4
-    # And in the end it has let go of everything.
-    assert set(dead.grants) <= {0, 1}
+    # And in the end it has let go of all data. blkback, which was told to close with requests in
+    # flight, has the ring's two pages until the next frontend connects; they are the guest's no more.
+    assert len(set(dead.grants) - {0, 1}) <= 2
 
 
 def test_many_disks(seen: Seen) -> None:
