@@ -151,8 +151,8 @@ def exit_once(xen: XenHost, options: str, disks: Sequence[str], device: Stoppabl
     def finish(guest: Guest) -> None:
         text = guest.xenstore()
         seen.fronts = below(text, f"/local/domain/{guest.domain}/device/vbd")
-        seen.backs = {path: value for path, value in below(
-            text, f"/local/domain/0/backend/vbd/{guest.domain}").items()
+        seen.backs = {path: value for kind in ("vbd", "qdisk") for path, value in below(
+            text, f"/local/domain/0/backend/{kind}/{guest.domain}").items()
             if path.endswith("/state")}
         seen.grants = mapped(xen, guest.domain)
         seen.channels = channels(xen, guest.domain)
