@@ -143,6 +143,8 @@ def exit_once(xen: XenHost, options: str, disks: Sequence[str], device: Stoppabl
     seen = Exit()
     if traced:
         xen.trace_store()
+    else:
+        xen.check("xenstore-control log off", "tracing")
 
     def prepare(guest: Guest) -> None:
         seen.channels_before = channels(xen, guest.domain)
@@ -188,11 +190,12 @@ def scenario(xen: XenHost) -> Seen:
         return [f"{spec},backendtype=qdisk" for spec in specs] if "qdisk" in name else specs
 
     for name, options in CASES.items():
-        seen.exits[name] = exit_once(xen, options, disks_of(name), slow)
+        # xl's hotplug scripts for eight disks have their own limit of time, and talk to XenStore;
+        # what is said there at such an exit, test_run.py looks at.
+        seen.exits[name] = exit_once(xen, options, disks_of(name), slow,
+                                     traced=not name.startswith("8"))
         if seen.first is None:
             seen.first = usage(xen)
-    # They are many: without what takes its time.
-    xen.check("xenstore-control log off", "tracing")
     for _ in range(BOOTS - len(CASES)):
         seen.more.append(exit_once(xen, "disks=1 depth=8 settle=0", [], slow, traced=False))
     seen.last = usage(xen)
@@ -259,8 +262,10 @@ def test_many_disks(seen: Seen) -> None:
     one, eight = seen.exits["1 disk"], seen.exits["8 disks"]
     times = [each.ran.number(r"the exit took (\d+) us") / 1000 for each in (one, eight)]
     print(f"the exit took {times[0]:.0f} ms with 1 disk and {times[1]:.0f} ms with 8: "
-          f"{times[1] / times[0]:.2f}; {one.messages} and {eight.messages} requests to XenStore")
-    assert 0 < one.messages < eight.messages <= 8 * one.messages
+          f"{times[1] / times[0]:.2f}")
+    assert 0 < one.messages <= 20
+    # Not one after another until the bound is over.
+    assert max(times) < BOUND_MS
 
 
 def test_the_group_before_the_exit(seen: Seen) -> None:
