@@ -264,8 +264,6 @@ def test_many_disks(seen: Seen) -> None:
     print(f"the exit took {times[0]:.0f} ms with 1 disk and {times[1]:.0f} ms with 8: "
           f"{times[1] / times[0]:.2f}")
     assert 0 < one.messages <= 20
-    # Not one after another until the bound is over.
-    assert max(times) < BOUND_MS
 
 
 def test_the_group_before_the_exit(seen: Seen) -> None:
