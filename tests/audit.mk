@@ -17,8 +17,8 @@ OFFENDERS_BUILD := $(BUILD)/tests/audit
 OFFENDERS := $(OFFENDERS_BLK) $(OFFENDERS_NET) $(OFFENDERS_E1000)
 OFFENDERS_EFI := $(OFFENDERS:%=$(OFFENDERS_BUILD)/%.efi)
 
-# Baton's image without its binding, and with another entry point that goes through Baton's own.
-OFFENDERS_COMMON := $(filter-out %/uefi/virtio_blk.o,$(UEFI_OBJ))
+# Baton's image without its drivers, and with another entry point that goes through Baton's own.
+OFFENDERS_COMMON := $(filter-out %/uefi/drivers.o,$(UEFI_OBJ))
 OFFENDERS_CFLAGS = -DOFFENCE=$(shell echo '$*' | tr a-z- A-Z_) -DOFFENCE_NAME='L"$*"'
 
 $(OFFENDERS_BUILD)/%.image.o: tests/audit/image.c

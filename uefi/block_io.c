@@ -229,11 +229,6 @@ static EFI_STATUS EFIAPI block_io_flush(EFI_BLOCK_IO_PROTOCOL *this)
     return flush(of_block_io(this), NULL);
 }
 
-struct block_io *block_io_from(EFI_BLOCK_IO_PROTOCOL *protocol)
-{
-    return protocol->ReadBlocks == block_io_read ? of_block_io(protocol) : NULL;
-}
-
 /* ---- EFI_BLOCK_IO2_PROTOCOL ---- */
 
 static struct block_io *of_block_io2(EFI_BLOCK_IO2_PROTOCOL *this)

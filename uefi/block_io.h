@@ -45,6 +45,3 @@ EFI_STATUS block_io_install(struct block_io *block, struct disk *disk, EFI_HANDL
  */
 EFI_STATUS block_io_remove(struct block_io *block);
 void block_io_finish(struct block_io *block);
-
-/* The block_io behind the Block I/O protocol on a handle, or NULL if it is not ours. */
-struct block_io *block_io_from(EFI_BLOCK_IO_PROTOCOL *protocol);

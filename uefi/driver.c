@@ -43,27 +43,6 @@ EFI_STATUS status_of(enum result result)
     return statuses[result];
 }
 
-bool driver_manages(EFI_DRIVER_BINDING_PROTOCOL *driver, EFI_HANDLE controller)
-{
-    void *io;
-    EFI_STATUS status = bs->OpenProtocol(controller, &pci_io_guid, &io, driver->DriverBindingHandle,
-                                         controller, EFI_OPEN_PROTOCOL_BY_DRIVER);
-
-    if (status == EFI_SUCCESS)
-        bs->CloseProtocol(controller, &pci_io_guid, driver->DriverBindingHandle, controller);
-    return status == EFI_ALREADY_STARTED;
-}
-
-EFI_STATUS name_in_english(const CHAR8 *language, CHAR16 *name, CHAR16 **out)
-{
-    if (!language || !out)
-        return EFI_INVALID_PARAMETER;
-    if (language[0] != 'e' || language[1] != 'n' || language[2] != 0)
-        return EFI_UNSUPPORTED;
-    *out = name;
-    return EFI_SUCCESS;
-}
-
 /* ---- What the exits share ---- */
 
 /* The rate of the time-stamp counter, against the firmware's clock. A wait that is interrupted
@@ -104,41 +83,81 @@ static EFI_STATUS find_exit_shared(void)
     return status;
 }
 
-/* ---- Coming and going ---- */
+/* ---- Component Name 2 (UEFI 2.10 §11.5) ---- */
 
-/* The drivers in this image. The first is on the image's own handle, each other on one of its own
- * (UEFI 2.10 §11.1: a handle can have one Driver Binding). */
-static struct driver {
-    EFI_DRIVER_BINDING_PROTOCOL *binding;
-    EFI_COMPONENT_NAME2_PROTOCOL *name;
-} drivers[] = {
-    {&virtio_blk_driver_binding, &virtio_blk_component_name},
-    {&xen_driver_binding, &xen_component_name},
-};
-#define DRIVERS (sizeof(drivers) / sizeof(drivers[0]))
+/* Whether a driver manages the handle, through PciIo. */
+static bool driver_manages(EFI_DRIVER_BINDING_PROTOCOL *driver, EFI_HANDLE controller)
+{
+    void *io;
+    EFI_STATUS status = bs->OpenProtocol(controller, &pci_io_guid, &io, driver->DriverBindingHandle,
+                                         controller, EFI_OPEN_PROTOCOL_BY_DRIVER);
+
+    if (status == EFI_SUCCESS)
+        bs->CloseProtocol(controller, &pci_io_guid, driver->DriverBindingHandle, controller);
+    return status == EFI_ALREADY_STARTED;
+}
+
+static EFI_STATUS name_in_english(const CHAR8 *language, CHAR16 *name, CHAR16 **out)
+{
+    if (!language || !out)
+        return EFI_INVALID_PARAMETER;
+    if (language[0] != 'e' || language[1] != 'n' || language[2] != 0)
+        return EFI_UNSUPPORTED;
+    *out = name;
+    return EFI_SUCCESS;
+}
+
+static EFI_STATUS EFIAPI driver_name(EFI_COMPONENT_NAME2_PROTOCOL *this, CHAR8 *language,
+                                     CHAR16 **name)
+{
+    return name_in_english(language, CONTAINER_OF(this, struct driver, component_name)->name, name);
+}
+
+static EFI_STATUS EFIAPI controller_name(EFI_COMPONENT_NAME2_PROTOCOL *this, EFI_HANDLE controller,
+                                         EFI_HANDLE child, CHAR8 *language, CHAR16 **name)
+{
+    struct driver *driver = CONTAINER_OF(this, struct driver, component_name);
+
+    if (!controller || !language || !name)
+        return EFI_INVALID_PARAMETER;
+    if (!driver_manages(&driver->binding, controller))
+        return EFI_UNSUPPORTED;
+    CHAR16 *english = driver->name_of(driver, controller, child);
+    return english ? name_in_english(language, english, name) : EFI_UNSUPPORTED;
+}
+
+/* ---- Coming and going ---- */
 
 static EFI_STATUS uninstall(size_t count)
 {
     EFI_STATUS status = EFI_SUCCESS;
 
     for (size_t i = count; i-- > 0 && !EFI_ERROR(status);) {
-        const struct driver *driver = &drivers[i];
+        struct driver *driver = drivers[i];
         status = bs->UninstallMultipleProtocolInterfaces(
-            driver->binding->DriverBindingHandle, &driver_binding_guid, driver->binding,
-            &component_name2_guid, driver->name, &supported_version_guid, &supported_version, NULL);
+            driver->binding.DriverBindingHandle, &driver_binding_guid, &driver->binding,
+            &component_name2_guid, &driver->component_name, &supported_version_guid,
+            &supported_version, NULL);
     }
     return status;
 }
 
 static EFI_STATUS install(void)
 {
-    for (size_t i = 0; i < DRIVERS; i++) {
-        const struct driver *driver = &drivers[i];
-        driver->binding->ImageHandle = driver_image;
-        driver->binding->DriverBindingHandle = i == 0 ? driver_image : NULL;
+    for (size_t i = 0; i < driver_count; i++) {
+        struct driver *driver = drivers[i];
+        driver->binding.Version = DRIVER_VERSION;
+        driver->binding.ImageHandle = driver_image;
+        driver->binding.DriverBindingHandle = i == 0 ? driver_image : NULL;
+        driver->component_name = (EFI_COMPONENT_NAME2_PROTOCOL){
+            .GetDriverName = driver_name,
+            .GetControllerName = controller_name,
+            .SupportedLanguages = (CHAR8 *)"en",
+        };
         EFI_STATUS status = bs->InstallMultipleProtocolInterfaces(
-            &driver->binding->DriverBindingHandle, &driver_binding_guid, driver->binding,
-            &component_name2_guid, driver->name, &supported_version_guid, &supported_version, NULL);
+            &driver->binding.DriverBindingHandle, &driver_binding_guid, &driver->binding,
+            &component_name2_guid, &driver->component_name, &supported_version_guid,
+            &supported_version, NULL);
         if (EFI_ERROR(status)) {
             uninstall(i);
             return status;
@@ -157,15 +176,15 @@ static EFI_STATUS EFIAPI unload(EFI_HANDLE image)
     if (EFI_ERROR(status))
         count = 0;
     for (UINTN i = 0; i < count; i++)
-        for (size_t k = 0; k < DRIVERS; k++)
-            bs->DisconnectController(handles[i], drivers[k].binding->DriverBindingHandle, NULL);
+        for (size_t k = 0; k < driver_count; k++)
+            bs->DisconnectController(handles[i], drivers[k]->binding.DriverBindingHandle, NULL);
     if (handles)
         bs->FreePool(handles);
 
     /* Somebody will not let go of one of our disks. */
     if (driver_bindings != 0)
         return EFI_ACCESS_DENIED;
-    return uninstall(DRIVERS);
+    return uninstall(driver_count);
 }
 
 EFI_STATUS EFIAPI efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system_table);

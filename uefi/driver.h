@@ -21,10 +21,20 @@ extern unsigned driver_bindings;
  * higher one is asked first for a device that carries no ROM of its own. */
 #define DRIVER_VERSION 0x20
 
-extern EFI_DRIVER_BINDING_PROTOCOL virtio_blk_driver_binding;
-extern EFI_COMPONENT_NAME2_PROTOCOL virtio_blk_component_name;
-extern EFI_DRIVER_BINDING_PROTOCOL xen_driver_binding;
-extern EFI_COMPONENT_NAME2_PROTOCOL xen_component_name;
+/* One driver of this image: what is on the handle that firmware knows it by. */
+struct driver {
+    EFI_DRIVER_BINDING_PROTOCOL binding;         /* the driver's three functions; driver.c's rest */
+    EFI_COMPONENT_NAME2_PROTOCOL component_name; /* driver.c fills it in */
+    CHAR16 *name;                                /* of the driver, in English */
+    /* The English name of a controller that the driver manages, or of the child on it; NULL if the
+     * child is not the driver's. `child` may be NULL. */
+    CHAR16 *(*name_of)(const struct driver *driver, EFI_HANDLE controller, EFI_HANDLE child);
+};
+
+/* All of them: drivers.c. The first is on the image's own handle, each other on one of its own
+ * (UEFI 2.10 §11.1: a handle can have one Driver Binding). */
+extern struct driver *const drivers[];
+extern const size_t driver_count;
 
 extern EFI_GUID block_io_guid;
 extern EFI_GUID block_io2_guid;
@@ -39,9 +49,3 @@ void xen_look_for_platform(void);
 
 /* How the UEFI specification names what went wrong. */
 EFI_STATUS status_of(enum result result);
-
-/* Whether a driver made by us manages the handle through PciIo: for Component Name 2. */
-bool driver_manages(EFI_DRIVER_BINDING_PROTOCOL *driver, EFI_HANDLE controller);
-
-/* The answer of a Component Name 2 function that knows one name in one language. */
-EFI_STATUS name_in_english(const CHAR8 *language, CHAR16 *name, CHAR16 **out);

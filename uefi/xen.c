@@ -558,39 +558,20 @@ static EFI_STATUS EFIAPI stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE cont
     return EFI_SUCCESS;
 }
 
-EFI_DRIVER_BINDING_PROTOCOL xen_driver_binding = {
-    .Supported = supported,
-    .Start = start,
-    .Stop = stop,
-    .Version = DRIVER_VERSION,
-};
-
-static EFI_STATUS EFIAPI driver_name(EFI_COMPONENT_NAME2_PROTOCOL *this, CHAR8 *language,
-                                     CHAR16 **name)
+static CHAR16 *name_of(const struct driver *driver, EFI_HANDLE controller, EFI_HANDLE child)
 {
-    (void)this;
-    return name_in_english(language, L"Baton Xen PV disk driver", name);
-}
-
-static EFI_STATUS EFIAPI controller_name(EFI_COMPONENT_NAME2_PROTOCOL *this, EFI_HANDLE controller,
-                                         EFI_HANDLE child, CHAR8 *language, CHAR16 **name)
-{
-    (void)this;
-    if (!controller || !language || !name)
-        return EFI_INVALID_PARAMETER;
-    if (!driver_manages(&xen_driver_binding, controller))
-        return EFI_UNSUPPORTED;
+    (void)driver;
+    (void)controller;
     if (!child)
-        return name_in_english(language, L"Xen platform device", name);
+        return L"Xen platform device";
     for (struct xen_disk *disk = the_bus ? the_bus->disks : NULL; disk; disk = disk->next)
         if (disk->handle == child)
-            return name_in_english(language, disk->blk.cdrom ? L"Xen PV CD-ROM" : L"Xen PV disk",
-                                   name);
-    return EFI_UNSUPPORTED;
+            return disk->blk.cdrom ? L"Xen PV CD-ROM" : L"Xen PV disk";
+    return NULL;
 }
 
-EFI_COMPONENT_NAME2_PROTOCOL xen_component_name = {
-    .GetDriverName = driver_name,
-    .GetControllerName = controller_name,
-    .SupportedLanguages = (CHAR8 *)"en",
+struct driver xen_driver = {
+    .binding = {.Supported = supported, .Start = start, .Stop = stop},
+    .name = L"Baton Xen PV disk driver",
+    .name_of = name_of,
 };

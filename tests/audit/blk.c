@@ -285,8 +285,7 @@ static void bind_and_stop(void)
     if (EFI_ERROR(bs->LocateHandleBuffer(ByProtocol, &pci_io_guid, NULL, &count, &handles)))
         return;
     for (UINTN i = 0; i < count && !stopped; i++) {
-        if (EFI_ERROR(
-                virtio_blk_driver_binding.Supported(&virtio_blk_driver_binding, handles[i], NULL)))
+        if (EFI_ERROR(offence_supported(&drivers[0]->binding, handles[i], NULL)))
             continue;
         bs->ConnectController(handles[i], agents, NULL, FALSE);
         stopped = !EFI_ERROR(bs->DisconnectController(handles[i], driver_image, NULL));
@@ -317,8 +316,8 @@ EFI_STATUS offence_loaded(void)
 #define VIRTIO_VENDOR 0x1af4
 static const uint16_t virtio_blk_devices[] = {0x1001, 0x1042};
 
-static EFI_STATUS EFIAPI supported(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
-                                   EFI_DEVICE_PATH *remaining)
+EFI_STATUS EFIAPI offence_supported(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                                    EFI_DEVICE_PATH *remaining)
 {
     (void)remaining;
     /* One is enough: the others are for other offenders in the same machine. */
@@ -398,8 +397,8 @@ static EFI_STATUS wake(struct binding *binding, EFI_HANDLE controller)
     return status;
 }
 
-static EFI_STATUS EFIAPI start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
-                               EFI_DEVICE_PATH *remaining)
+EFI_STATUS EFIAPI offence_start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                                EFI_DEVICE_PATH *remaining)
 {
     struct binding *binding;
     (void)remaining;
@@ -436,8 +435,8 @@ fail:
     return status;
 }
 
-static EFI_STATUS EFIAPI stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
-                              UINTN children, EFI_HANDLE *child_handles)
+EFI_STATUS EFIAPI offence_stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                               UINTN children, EFI_HANDLE *child_handles)
 {
     struct binding *binding;
     (void)children;
@@ -453,10 +452,3 @@ static EFI_STATUS EFIAPI stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE cont
     driver_bindings--;
     return EFI_SUCCESS;
 }
-
-EFI_DRIVER_BINDING_PROTOCOL virtio_blk_driver_binding = {
-    .Supported = supported,
-    .Start = start,
-    .Stop = stop,
-    .Version = DRIVER_VERSION,
-};

@@ -33,26 +33,18 @@ EFI_STATUS offence_find(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller
                             EFI_OPEN_PROTOCOL_GET_PROTOCOL);
 }
 
-static EFI_STATUS EFIAPI driver_name(EFI_COMPONENT_NAME2_PROTOCOL *this, CHAR8 *language,
-                                     CHAR16 **name)
+static CHAR16 *name_of(const struct driver *driver, EFI_HANDLE controller, EFI_HANDLE child)
 {
-    (void)this;
-    return name_in_english(language, L"offender " OFFENCE_NAME, name);
+    (void)driver;
+    (void)controller;
+    return child ? NULL : L"device of offender " OFFENCE_NAME;
 }
 
-static EFI_STATUS EFIAPI controller_name(EFI_COMPONENT_NAME2_PROTOCOL *this, EFI_HANDLE controller,
-                                         EFI_HANDLE child, CHAR8 *language, CHAR16 **name)
-{
-    (void)this;
-    if (!controller || !language || !name)
-        return EFI_INVALID_PARAMETER;
-    if (child || !driver_manages(&virtio_blk_driver_binding, controller))
-        return EFI_UNSUPPORTED;
-    return name_in_english(language, L"device of offender " OFFENCE_NAME, name);
-}
-
-EFI_COMPONENT_NAME2_PROTOCOL virtio_blk_component_name = {
-    .GetDriverName = driver_name,
-    .GetControllerName = controller_name,
-    .SupportedLanguages = (CHAR8 *)"en",
+static struct driver offender = {
+    .binding = {.Supported = offence_supported, .Start = offence_start, .Stop = offence_stop},
+    .name = L"offender " OFFENCE_NAME,
+    .name_of = name_of,
 };
+
+struct driver *const drivers[] = {&offender};
+const size_t driver_count = 1;

@@ -3,7 +3,7 @@
  * Drivers that break one rule of the contract each, for the auditor to catch (tests/audit.mk builds
  * one image an offence, with OFFENCE defined as one of these), and the same drivers breaking none.
  *
- * An image is uefi/driver.c with a binding of ours in the place of Baton's, so all that Baton's
+ * An image is uefi/driver.c with a driver of ours in the place of Baton's, so all that Baton's
  * image does to come and go is done here as well.
  */
 #pragma once
@@ -52,6 +52,14 @@ enum offence {
 
 /* What the binding's file does once, right after the image has installed its binding. */
 EFI_STATUS offence_loaded(void);
+
+/* Its Driver Binding. */
+EFI_STATUS EFIAPI offence_supported(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                                    EFI_DEVICE_PATH *remaining);
+EFI_STATUS EFIAPI offence_start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                                EFI_DEVICE_PATH *remaining);
+EFI_STATUS EFIAPI offence_stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                               UINTN children, EFI_HANDLE *child_handles);
 
 /* Marks the handle of a device as bound, and finds what was bound there: a protocol of ours. */
 EFI_STATUS offence_mark(EFI_HANDLE controller, void *binding);

@@ -35,8 +35,8 @@ static void EFIAPI tick(EFI_EVENT event, void *context)
     receiver_poll(binding->receiver);
 }
 
-static EFI_STATUS EFIAPI supported(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
-                                   EFI_DEVICE_PATH *remaining)
+EFI_STATUS EFIAPI offence_supported(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                                    EFI_DEVICE_PATH *remaining)
 {
     (void)remaining;
     /* One is enough: the others are for other offenders in the same machine. */
@@ -63,8 +63,8 @@ static void take_down(struct binding *binding)
     bs->FreePool(binding);
 }
 
-static EFI_STATUS EFIAPI start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
-                               EFI_DEVICE_PATH *remaining)
+EFI_STATUS EFIAPI offence_start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                                EFI_DEVICE_PATH *remaining)
 {
     UINTN bytes = sizeof(struct binding) + receiver_bytes;
     struct binding *binding;
@@ -113,8 +113,8 @@ fail:
     return status;
 }
 
-static EFI_STATUS EFIAPI stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
-                              UINTN children, EFI_HANDLE *child_handles)
+EFI_STATUS EFIAPI offence_stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE controller,
+                               UINTN children, EFI_HANDLE *child_handles)
 {
     struct binding *binding;
     (void)children;
@@ -128,10 +128,3 @@ static EFI_STATUS EFIAPI stop(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE cont
     driver_bindings--;
     return EFI_SUCCESS;
 }
-
-EFI_DRIVER_BINDING_PROTOCOL virtio_blk_driver_binding = {
-    .Supported = supported,
-    .Start = start,
-    .Stop = stop,
-    .Version = DRIVER_VERSION,
-};
