@@ -14,7 +14,7 @@ UNIT_CFLAGS := -std=c11 -O1 -g -fno-omit-frame-pointer $(WARN) $(UNIT_SANITIZE)
 UNIT_BUILD := $(BUILD)/unit
 
 # The drivers of one kind, the model of their other side, and what their suites share.
-VIRTIO_MODEL := tests/model/dma.c tests/model/virtio_device.c
+VIRTIO_MODEL := tests/model/dma.c tests/model/virtio_device.c tests/model/virtio_blk.c
 XEN_MODEL := tests/model/dma.c tests/model/xen_host.c tests/model/xen_store.c \
 	tests/model/xen_blkback.c
 UNIT_VIRTIO_SRC := $(CORE_VIRTIO_SRC) $(VIRTIO_MODEL) tests/unit/harness.c

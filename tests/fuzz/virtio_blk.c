@@ -17,7 +17,7 @@
 #include <linux/virtio_ring.h>
 
 #include "core/virtio/blk.h"
-#include "tests/model/virtio_device.h"
+#include "tests/model/virtio_blk.h"
 
 #define FEATURE(bit)  (1ull << (bit))
 #define REQUESTS      40u
@@ -87,13 +87,13 @@ static struct vdev_options shape(const uint8_t *bytes)
 {
     static const uint16_t sizes[] = {2, 3, 4, 8, 16, 128, 256, 1024};
     static const uint32_t blocks[] = {512, 512, 4096, 1024};
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
 
-    options.kind = (enum vdev_kind)(bytes[0] % 3);
+    options.transport = (enum vdev_transport)(bytes[0] % 3);
     options.io_bar = bytes[0] & 0x40;
     options.notices = (enum vdev_notices)((bytes[0] >> 2) % 3);
     options.queue_size = sizes[bytes[1] % 8];
-    options.block_size = blocks[(bytes[1] >> 3) % 4];
+    vblk.block_size = blocks[(bytes[1] >> 3) % 4];
     options.features = FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_BLK_SIZE);
     if (bytes[2] & 1)
         options.features |= FEATURE(VIRTIO_RING_F_INDIRECT_DESC);
@@ -105,11 +105,11 @@ static struct vdev_options shape(const uint8_t *bytes)
         options.features |= FEATURE(VIRTIO_F_ANY_LAYOUT);
     if (bytes[2] & 16)
         options.features |= FEATURE(VIRTIO_BLK_F_TOPOLOGY);
-    options.size_max = 512u << (bytes[3] % 4);
-    options.seg_max = 1u + bytes[3] / 16;
+    vblk.size_max = 512u << (bytes[3] % 4);
+    vblk.seg_max = 1u + bytes[3] / 16;
     options.reset_reads = bytes[4] < 0xf0 ? bytes[4] % 4 : VDEV_NEVER;
     options.map_most = bytes[5] < 0xe0 ? 0 : 512u + bytes[5];
-    options.capacity = 64;
+    vblk.capacity = 64;
     options.relax_ticks = 5000;
     options.steps_most = 3000000;
     return options;

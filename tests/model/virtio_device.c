@@ -1,42 +1,26 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 
 #include "tests/model/virtio_device.h"
+#include "tests/model/virtio_kind.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <linux/pci_regs.h>
-#include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
 
-#define PAGE           4096u
-#define SEGMENTS_MAX   64u
-#define IN_FLIGHT_MAX  128u
-#define HUNG_STEPS     200000000u
-#define NOTIFY_PLACE   3u /* queue_notify_off: not 0, so that leaving it out is noticed */
-#define DISK_BYTES_MAX (16u << 20)
-#define FEATURE(bit)   (1ull << (bit))
+#define PAGE          4096u
+#define IN_FLIGHT_MAX 256u
+#define HUNG_STEPS    200000000u
+#define NOTIFY_PLACE  3u /* queue_notify_off of queue 0: so that leaving it out is noticed */
+#define FEATURE(bit)  VDEV_FEATURE(bit)
+#define breach        vdev_breach
 #define KNOWN_STATUS                                                                               \
     (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK |            \
      VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_NEEDS_RESET)
-
-struct segment {
-    uint64_t address;
-    uint32_t bytes;
-    bool write;
-};
-
-struct request {
-    uint16_t head;
-    unsigned segments;
-    struct segment segment[SEGMENTS_MAX];
-    uint64_t readable, writable; /* bytes */
-    struct virtio_blk_outhdr header;
-    unsigned char *snapshot; /* flush: the disk as it was when the device saw the flush */
-};
 
 struct bar {
     bool there, port;
@@ -48,9 +32,17 @@ struct layout {
     uint32_t bar, common, isr, config, notify, notify_bytes;
 };
 
-static const struct layout in_memory = {4, 0x0, 0x1000, 0x2000, 0x3000, 0x1000};
+static const struct layout in_memory = {4, 0x0, 0x1000, 0x2000, 0x4000, 0x4000};
 static const struct layout in_ports = {2, 0x00, 0x40, 0x50, 0xa0, 0x40};
-#define CONFIG_BYTES 60u
+
+struct queue {
+    bool enabled;
+    uint16_t size;
+    uint64_t desc, avail, used;
+    uint16_t avail_next, used_next;
+    bool kicked;
+    uint64_t heads_seen[65536 / 64];
+};
 
 static struct {
     struct vdev_options options;
@@ -77,32 +69,21 @@ static struct {
     uint32_t reset_reads_left;
     unsigned drain_next;
 
-    struct {
-        bool enabled;
-        uint16_t size;
-        uint64_t desc, avail, used;
-        uint16_t avail_next, used_next;
-        bool kicked;
-        bool head_seen[65536];
-    } queue;
-    struct request *in_flight[IN_FLIGHT_MAX];
+    struct queue queues[VDEV_QUEUES_MAX];
+    struct queue nowhere; /* what is written about a queue that there is not */
+    struct vdev_chain *in_flight[IN_FLIGHT_MAX];
     unsigned in_flight_count;
 
-    unsigned char *disk, *stable;
-    size_t disk_bytes;
     size_t fuzz_at;
     char last_log[256];
 } v;
 
 void (*vdev_hung)(void);
 
-/* What a driver does against the rules. Where the device itself does not keep them, nobody can be
- * held to all of them; what touches memory wrongly is a violation always. */
-#define breach(...)                                                                                \
-    do {                                                                                           \
-        if (v.strict)                                                                              \
-            model_violation(__VA_ARGS__);                                                          \
-    } while (0)
+bool vdev_strict(void)
+{
+    return v.strict;
+}
 
 static void step(void)
 {
@@ -116,7 +97,7 @@ static void step(void)
 
 /* ---- Chance, faults and lies ---- */
 
-static uint32_t chance(void)
+uint32_t vdev_chance(void)
 {
     v.random ^= v.random << 13;
     v.random ^= v.random >> 17;
@@ -124,14 +105,15 @@ static uint32_t chance(void)
     return v.random;
 }
 
-static bool fault(void)
+bool vdev_fault(void)
 {
     return ++v.counts.points == v.options.fault_at;
 }
 
-static bool lie(enum vdev_lie kind)
+bool vdev_lie(const struct vdev_chain *chain, int lie)
 {
-    if (v.options.lie != kind || v.options.lies == 0)
+    if (v.options.lie != lie || v.options.lies == 0 ||
+        (v.options.lie_queue != VDEV_ANY_QUEUE && v.options.lie_queue != chain->queue))
         return false;
     v.options.lies--;
     return true;
@@ -195,62 +177,71 @@ static void store16(unsigned char *to, uint16_t value)
     __atomic_store_n((uint16_t *)(void *)to, value, __ATOMIC_RELEASE);
 }
 
+bool vdev_accepted(unsigned feature)
+{
+    return (v.accepted & FEATURE(feature)) != 0;
+}
+
+bool vdev_any_layout(void)
+{
+    return v.used_modern || vdev_accepted(VIRTIO_F_ANY_LAYOUT);
+}
+
 static bool event_idx(void)
 {
-    return (v.accepted & FEATURE(VIRTIO_RING_F_EVENT_IDX)) != 0;
+    return vdev_accepted(VIRTIO_RING_F_EVENT_IDX);
 }
 
 /* Each ring is followed by an event index where that was negotiated. */
-static uint64_t avail_bytes(void)
+static uint64_t avail_bytes(const struct queue *queue)
 {
-    return 4 + 2 * (uint64_t)v.queue.size + (event_idx() ? 2 : 0);
+    return 4 + 2 * (uint64_t)queue->size + (event_idx() ? 2 : 0);
 }
 
-static uint64_t used_bytes(void)
+static uint64_t used_bytes(const struct queue *queue)
 {
-    return 4 + 8 * (uint64_t)v.queue.size + (event_idx() ? 2 : 0);
+    return 4 + 8 * (uint64_t)queue->size + (event_idx() ? 2 : 0);
 }
 
-static unsigned char *avail_ring(void)
+static unsigned char *avail_ring(const struct queue *queue)
 {
-    return reach(v.queue.avail, avail_bytes(), false, "the available ring");
+    return reach(queue->avail, avail_bytes(queue), false, "the available ring");
 }
 
-static unsigned char *used_ring(void)
+static unsigned char *used_ring(const struct queue *queue)
 {
-    return reach(v.queue.used, used_bytes(), true, "the used ring");
+    return reach(queue->used, used_bytes(queue), true, "the used ring");
 }
 
-/* Adds one descriptor to a request. */
-static bool take_segment(struct request *request, const struct vring_desc *desc)
+/* Adds one descriptor to a chain. */
+static bool take_segment(struct vdev_chain *chain, const struct vring_desc *desc)
 {
     bool write = (desc->flags & VRING_DESC_F_WRITE) != 0;
 
     if (desc->len == 0)
         breach("a descriptor of no bytes");
-    if (request->segments == SEGMENTS_MAX) {
+    if (chain->segments == VDEV_SEGMENTS_MAX) {
         breach("a chain without an end");
         return false;
     }
     if (write && (desc->flags & VRING_DESC_F_INDIRECT))
         breach("an indirect descriptor that is device-writable");
-    if (!write && request->writable != 0)
+    if (!write && chain->writable != 0)
         breach("a device-readable descriptor after a writable one");
     if (!reach(desc->addr, desc->len, write, "a buffer"))
         return false;
-    request->segment[request->segments++] =
-        (struct segment){.address = desc->addr, .bytes = desc->len, .write = write};
-    *(write ? &request->writable : &request->readable) += desc->len;
+    chain->segment[chain->segments++] =
+        (struct vdev_segment){.address = desc->addr, .bytes = desc->len, .write = write};
+    *(write ? &chain->writable : &chain->readable) += desc->len;
     return true;
 }
 
-/* Copies between a request's device-readable (or writable) bytes and ours. */
-static void copy(const struct request *request, bool write, uint64_t at, void *ours, uint64_t bytes)
+void vdev_copy(const struct vdev_chain *chain, bool write, uint64_t at, void *ours, uint64_t bytes)
 {
     unsigned char *cursor = ours;
 
-    for (unsigned i = 0; i < request->segments && bytes != 0; i++) {
-        const struct segment *segment = &request->segment[i];
+    for (unsigned i = 0; i < chain->segments && bytes != 0; i++) {
+        const struct vdev_segment *segment = &chain->segment[i];
         if (segment->write != write)
             continue;
         if (at >= segment->bytes) {
@@ -272,15 +263,15 @@ static void copy(const struct request *request, bool write, uint64_t at, void *o
 }
 
 /* Follows the chain at `head` without any effect on the device. */
-static bool parse(uint16_t head, struct request *request)
+static bool parse(const struct queue *queue, uint16_t head, struct vdev_chain *chain)
 {
-    uint16_t size = v.queue.size;
+    uint16_t size = queue->size;
     const unsigned char *table =
-        reach(v.queue.desc, 16 * (uint64_t)size, false, "the descriptor table");
+        reach(queue->desc, 16 * (uint64_t)size, false, "the descriptor table");
     struct vring_desc desc;
     uint16_t at = head;
 
-    *request = (struct request){.head = head};
+    *chain = (struct vdev_chain){.queue = (unsigned)(queue - v.queues), .head = head};
     if (!table)
         return false;
     if (head >= size) {
@@ -290,7 +281,7 @@ static bool parse(uint16_t head, struct request *request)
     memcpy(&desc, table + 16 * (size_t)at, sizeof(desc));
     if (desc.flags & VRING_DESC_F_INDIRECT) {
         uint32_t entries = desc.len / 16;
-        if (!(v.accepted & FEATURE(VIRTIO_RING_F_INDIRECT_DESC)))
+        if (!vdev_accepted(VIRTIO_RING_F_INDIRECT_DESC))
             breach("an indirect descriptor, which was not negotiated");
         if (desc.flags & VRING_DESC_F_NEXT)
             breach("an indirect descriptor with NEXT");
@@ -308,11 +299,11 @@ static bool parse(uint16_t head, struct request *request)
     for (unsigned count = 1;; count++) {
         if (desc.flags & ~(VRING_DESC_F_NEXT | VRING_DESC_F_WRITE))
             breach("descriptor flags %#x", desc.flags);
-        if (count > v.queue.size) {
+        if (count > queue->size) {
             breach("a chain longer than the queue");
             return false;
         }
-        if (!take_segment(request, &desc))
+        if (!take_segment(chain, &desc))
             return false;
         if (!(desc.flags & VRING_DESC_F_NEXT))
             break;
@@ -323,218 +314,127 @@ static bool parse(uint16_t head, struct request *request)
         }
         memcpy(&desc, table + 16 * (size_t)at, sizeof(desc));
     }
-    if (request->readable < sizeof(request->header) || request->writable < 1) {
-        breach("a request without a header or a status");
-        return false;
-    }
-    copy(request, false, 0, &request->header, sizeof(request->header));
     return true;
 }
 
-/* virtio 1.2 §5.2.6: what a driver may ask for. */
-static void check_request(const struct request *request)
+/* ---- The queues ---- */
+
+static bool running(const struct queue *queue)
 {
-    const struct virtio_blk_outhdr *header = &request->header;
-    bool any_layout = v.used_modern || (v.accepted & FEATURE(VIRTIO_F_ANY_LAYOUT));
-    const struct segment *first = &request->segment[0];
-    const struct segment *last = &request->segment[request->segments - 1];
-    uint64_t data;
-
-    if (!any_layout && (first->bytes != sizeof(*header) || last->bytes != 1))
-        breach("a legacy request whose header or status shares its descriptor");
-    if (header->ioprio != 0)
-        breach("a priority of %u", header->ioprio);
-    if (v.accepted & FEATURE(VIRTIO_BLK_F_SIZE_MAX))
-        for (unsigned i = 0; i < request->segments; i++)
-            if (request->segment[i].bytes > v.options.size_max &&
-                request->segment[i].bytes > sizeof(*header))
-                breach("a segment of %u bytes", request->segment[i].bytes);
-    if ((v.accepted & FEATURE(VIRTIO_BLK_F_SEG_MAX)) && request->segments > v.options.seg_max + 2)
-        breach("a request of %u segments", request->segments - 2);
-
-    switch (header->type) {
-    case VIRTIO_BLK_T_IN:
-        data = request->writable - 1;
-        if (request->readable != sizeof(*header))
-            breach("a read with data to write");
-        break;
-    case VIRTIO_BLK_T_OUT:
-        data = request->readable - sizeof(*header);
-        if (request->writable != 1)
-            breach("a write with room to read");
-        if (v.options.features & FEATURE(VIRTIO_BLK_F_RO))
-            breach("a write to a read-only disk");
-        break;
-    case VIRTIO_BLK_T_FLUSH:
-        if (!(v.accepted & FEATURE(VIRTIO_BLK_F_FLUSH)))
-            breach("a flush, which was not negotiated");
-        if (header->sector != 0 || request->readable != sizeof(*header) || request->writable != 1)
-            breach("a flush with a sector or data");
-        return;
-    default:
-        breach("a request of type %u", header->type);
-        return;
-    }
-    if (data == 0 || data % 512 != 0)
-        breach("a transfer of %llu bytes", (unsigned long long)data);
-    if ((v.accepted & FEATURE(VIRTIO_BLK_F_BLK_SIZE)) &&
-        (data % v.options.block_size != 0 || header->sector % (v.options.block_size / 512) != 0))
-        breach("a transfer of part of a block");
-    if (header->sector > v.options.capacity || data / 512 > v.options.capacity - header->sector)
-        breach("a transfer past the end");
+    return queue->enabled && (v.status & VIRTIO_CONFIG_S_DRIVER_OK);
 }
 
-/* ---- The queue ---- */
-
-static bool running(void)
-{
-    return v.queue.enabled && (v.status & VIRTIO_CONFIG_S_DRIVER_OK);
-}
-
-static bool is_in_flight(uint16_t head)
+static struct vdev_chain *in_flight_at(const struct queue *queue, uint16_t head)
 {
     for (unsigned i = 0; i < v.in_flight_count; i++)
-        if (v.in_flight[i]->head == head)
-            return true;
-    return false;
+        if (v.in_flight[i]->queue == (unsigned)(queue - v.queues) && v.in_flight[i]->head == head)
+            return v.in_flight[i];
+    return NULL;
+}
+
+unsigned vdev_in_flight_of(unsigned queue)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < v.in_flight_count; i++)
+        count += v.in_flight[i]->queue == queue;
+    return count;
+}
+
+static bool idle(const struct queue *queue)
+{
+    return vdev_in_flight_of((unsigned)(queue - v.queues)) == 0;
 }
 
 /* Says whether the next request is to be announced. */
-static void want_notice(bool want)
+static void want_notice(const struct queue *queue, bool want)
 {
-    unsigned char *used = used_ring();
+    unsigned char *used = used_ring(queue);
 
     if (used && event_idx())
-        store16(used + 4 + 8 * (size_t)v.queue.size,
-                (uint16_t)(v.queue.avail_next + (want ? 0 : 0x8000u)));
+        store16(used + 4 + 8 * (size_t)queue->size,
+                (uint16_t)(queue->avail_next + (want ? 0 : 0x8000u)));
     else if (used)
         store16(used, want ? 0 : VRING_USED_F_NO_NOTIFY);
 }
 
-/* Takes everything that the driver has made available. */
-static void fetch(void)
+static void drop(struct vdev_chain *chain)
 {
-    if (!running() || !can_dma())
+    if (v.options.kind->forget)
+        v.options.kind->forget(chain);
+    free(chain);
+}
+
+/* Takes everything that the driver has made available. */
+static void fetch(struct queue *queue)
+{
+    if (!running(queue) || !can_dma())
         return;
-    v.queue.kicked = false;
-    const unsigned char *avail = avail_ring();
+    queue->kicked = false;
+    const unsigned char *avail = avail_ring(queue);
     if (!avail)
         return;
     uint16_t index = load16(avail + 2);
-    if ((uint16_t)(index - v.queue.avail_next) > v.queue.size) {
-        breach("C5: the available index went from %u to %u under the device", v.queue.avail_next,
+    if ((uint16_t)(index - queue->avail_next) > queue->size) {
+        breach("C5: the available index went from %u to %u under the device", queue->avail_next,
                index);
         return;
     }
-    while (v.queue.avail_next != index) {
-        uint16_t head = load16(avail + 4 + 2 * (size_t)(v.queue.avail_next % v.queue.size));
-        struct request *request = calloc(1, sizeof(*request));
+    while (queue->avail_next != index) {
+        uint16_t head = load16(avail + 4 + 2 * (size_t)(queue->avail_next % queue->size));
+        struct vdev_chain *chain = calloc(1, sizeof(*chain));
 
-        v.queue.avail_next++;
-        if (!request)
+        queue->avail_next++;
+        if (!chain)
             abort();
-        if (is_in_flight(head))
+        if (in_flight_at(queue, head))
             breach("descriptor %u was made available while in flight", head);
-        if (v.in_flight_count == IN_FLIGHT_MAX || !parse(head, request)) {
-            free(request);
+        if (v.in_flight_count == IN_FLIGHT_MAX || !parse(queue, head, chain) ||
+            !v.options.kind->accept(chain)) {
+            drop(chain);
             continue;
         }
-        check_request(request);
         v.counts.requests++;
-        if (request->header.type == VIRTIO_BLK_T_FLUSH) {
-            v.counts.flushes++;
-            request->snapshot = malloc(v.disk_bytes);
-            if (!request->snapshot)
-                abort();
-            memcpy(request->snapshot, v.disk, v.disk_bytes);
-        }
-        v.queue.head_seen[head] = true;
-        v.in_flight[v.in_flight_count++] = request;
+        queue->heads_seen[head / 64] |= 1ull << head % 64;
+        v.in_flight[v.in_flight_count++] = chain;
         if (v.in_flight_count > v.counts.most_in_flight)
             v.counts.most_in_flight = v.in_flight_count;
     }
-    want_notice(v.options.notices == VDEV_WANTS_ALL ||
-                (v.options.notices == VDEV_WANTS_WHEN_IDLE && v.in_flight_count == 0));
+    want_notice(queue, v.options.notices == VDEV_WANTS_ALL ||
+                           (v.options.notices == VDEV_WANTS_WHEN_IDLE && idle(queue)));
 }
 
-static bool span_on_disk(const struct request *request, uint64_t bytes)
+static void fetch_all(void)
 {
-    uint64_t from = request->header.sector;
-
-    return from <= v.disk_bytes / 512 && bytes <= v.disk_bytes - from * 512;
-}
-
-/* Does what a request asks for; returns the number of bytes written. */
-static uint32_t serve(struct request *request)
-{
-    uint8_t status = VIRTIO_BLK_S_OK;
-    uint64_t data;
-    uint64_t written = 1;
-    unsigned char *place;
-
-    if (lie(LIE_STATUS_IOERR) || fault())
-        status = VIRTIO_BLK_S_IOERR;
-    else if (lie(LIE_STATUS_UNSUPP))
-        status = VIRTIO_BLK_S_UNSUPP;
-    else if (lie(LIE_STATUS_UNKNOWN))
-        status = 0x77;
-    switch (status == VIRTIO_BLK_S_OK ? request->header.type : VIRTIO_BLK_T_GET_ID) {
-    case VIRTIO_BLK_T_IN:
-        data = request->writable - 1;
-        if (!span_on_disk(request, data)) {
-            status = VIRTIO_BLK_S_IOERR;
-            break;
-        }
-        place = v.disk + request->header.sector * 512;
-        copy(request, true, 0, place, data);
-        written += data;
-        break;
-    case VIRTIO_BLK_T_OUT:
-        data = request->readable - sizeof(request->header);
-        if (!span_on_disk(request, data)) {
-            status = VIRTIO_BLK_S_IOERR;
-            break;
-        }
-        copy(request, false, sizeof(request->header), v.disk + request->header.sector * 512, data);
-        break;
-    case VIRTIO_BLK_T_FLUSH:
-        if (request->snapshot)
-            memcpy(v.stable, request->snapshot, v.disk_bytes);
-        break;
-    default:
-        break;
-    }
-    if (!lie(LIE_STATUS_NOT_WRITTEN))
-        copy(request, true, request->writable - 1, &status, 1);
-    return (uint32_t)written;
+    for (unsigned i = 0; i < v.options.queues; i++)
+        fetch(&v.queues[i]);
 }
 
 static void forget(unsigned which)
 {
-    free(v.in_flight[which]->snapshot);
-    free(v.in_flight[which]);
+    drop(v.in_flight[which]);
     v.in_flight_count--;
     memmove(&v.in_flight[which], &v.in_flight[which + 1],
             (v.in_flight_count - which) * sizeof(v.in_flight[0]));
 }
 
-static void push_used(uint32_t id, uint32_t bytes)
+static void push_used(struct queue *queue, uint32_t id, uint32_t bytes)
 {
     struct vring_used_elem element = {.id = id, .len = bytes};
-    unsigned char *used = used_ring();
+    unsigned char *used = used_ring(queue);
 
     if (!used)
         return;
-    memcpy(used + 4 + 8 * (size_t)(v.queue.used_next % v.queue.size), &element, sizeof(element));
-    v.queue.used_next++;
-    store16(used + 2, v.queue.used_next);
+    memcpy(used + 4 + 8 * (size_t)(queue->used_next % queue->size), &element, sizeof(element));
+    queue->used_next++;
+    store16(used + 2, queue->used_next);
 
     /* Would that be an interrupt? Nobody takes them, and a legacy one never stops. */
-    const unsigned char *avail = v.options.lie == LIE_NONE ? avail_ring() : NULL;
+    const unsigned char *avail = v.options.lie == LIE_NONE ? avail_ring(queue) : NULL;
     if (!avail)
         return;
     if (event_idx()
-            ? load16(avail + 4 + 2 * (size_t)v.queue.size) == (uint16_t)(v.queue.used_next - 1)
+            ? load16(avail + 4 + 2 * (size_t)queue->size) == (uint16_t)(queue->used_next - 1)
             : !(load16(avail) & VRING_AVAIL_F_NO_INTERRUPT))
         breach("an interrupt is wanted, and nobody takes it");
     if (event_idx() && load16(avail) != 0)
@@ -542,77 +442,103 @@ static void push_used(uint32_t id, uint32_t bytes)
 }
 
 /* A descriptor that heads no request now, but has done if possible. */
-static uint16_t head_of_nobody(void)
+static uint16_t head_of_nobody(const struct queue *queue)
 {
-    for (unsigned head = 0; head < v.queue.size; head++)
-        if (v.queue.head_seen[head] && !is_in_flight((uint16_t)head))
+    for (unsigned head = 0; head < queue->size; head++)
+        if ((queue->heads_seen[head / 64] & 1ull << head % 64) &&
+            !in_flight_at(queue, (uint16_t)head))
             return (uint16_t)head;
-    for (unsigned head = v.queue.size; head-- > 0;)
-        if (!is_in_flight((uint16_t)head))
+    for (unsigned head = queue->size; head-- > 0;)
+        if (!in_flight_at(queue, (uint16_t)head))
             return (uint16_t)head;
     return 0;
 }
 
 static void finish(unsigned which)
 {
-    struct request *request = v.in_flight[which];
-    uint64_t room = request->readable + request->writable;
-    uint64_t data = request->readable - sizeof(request->header);
-    uint32_t id = request->head;
+    struct vdev_chain *chain = v.in_flight[which];
+    struct queue *queue = &v.queues[chain->queue];
+    uint64_t room = chain->readable + chain->writable;
+    uint32_t id = chain->head;
     bool keep = true; /* after these lies, the driver cannot know that the request is done */
 
-    if (lie(LIE_NEEDS_RESET)) {
+    if (vdev_lie(chain, LIE_NEEDS_RESET)) {
         v.broken = true;
         v.options.pace = VDEV_BY_HAND;
         return;
     }
-    uint32_t bytes = serve(request);
+    uint32_t bytes = v.options.kind->serve(chain);
 
-    if (lie(LIE_ID_OUT_OF_RANGE)) {
-        id = v.queue.size;
-    } else if (lie(LIE_ID_HUGE)) {
+    if (vdev_lie(chain, LIE_ID_OUT_OF_RANGE)) {
+        id = queue->size;
+    } else if (vdev_lie(chain, LIE_ID_HUGE)) {
         id = UINT32_MAX;
-    } else if (lie(LIE_ID_OF_NOBODY)) {
-        id = head_of_nobody();
-    } else if (lie(LIE_ID_NOT_A_HEAD)) {
+    } else if (vdev_lie(chain, LIE_ID_OF_NOBODY)) {
+        id = head_of_nobody(queue);
+    } else if (vdev_lie(chain, LIE_ID_NOT_A_HEAD)) {
         id++;
-    } else if (lie(LIE_INDEX_BACK)) {
-        v.queue.used_next = (uint16_t)(v.queue.used_next - 2);
-    } else if (lie(LIE_INDEX_JUMPS)) {
-        v.queue.used_next = (uint16_t)(v.queue.used_next + 1000);
+    } else if (vdev_lie(chain, LIE_INDEX_BACK)) {
+        queue->used_next = (uint16_t)(queue->used_next - 2);
+    } else if (vdev_lie(chain, LIE_INDEX_JUMPS)) {
+        queue->used_next = (uint16_t)(queue->used_next + 1000);
     } else {
         keep = false;
-        if (lie(LIE_LENGTH))
+        if (vdev_lie(chain, LIE_LENGTH))
             bytes = (uint32_t)room + 1;
-        else if (lie(LIE_LENGTH_HUGE))
+        else if (vdev_lie(chain, LIE_LENGTH_HUGE))
             bytes = UINT32_MAX;
-        else if (lie(LIE_LENGTH_CARELESS))
-            bytes = data != 0 ? (uint32_t)data + 1 : 0;
-        if (lie(LIE_ID_TWICE))
-            push_used(id, bytes);
+        if (vdev_lie(chain, LIE_ID_TWICE))
+            push_used(queue, id, bytes);
     }
-    push_used(id, bytes);
+    push_used(queue, id, bytes);
     if (!keep)
         forget(which);
     else
         v.stalled = v.options.fuzz == NULL;
 }
 
+static bool ready(unsigned which)
+{
+    return !v.options.kind->ready || v.options.kind->ready(v.in_flight[which]);
+}
+
+static unsigned ready_count(void)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < v.in_flight_count; i++)
+        count += ready(i);
+    return count;
+}
+
+/* The n-th chain in flight that is ready, from 0. */
+static unsigned nth_ready(unsigned n)
+{
+    unsigned which = 0;
+
+    while (!ready(which) || n-- > 0)
+        which++;
+    return which;
+}
+
 /* Answers out of the fuzzer's bytes. */
 static void fuzzed_work(void)
 {
-    unsigned char *used = v.queue.enabled && can_dma() ? used_ring() : NULL;
-    uint8_t what, where;
+    uint8_t what, where = 0;
 
     if (!feed(&what)) {
         v.options.pace = VDEV_IN_ORDER;
         return;
     }
+    if (v.options.queues > 1)
+        feed(&where);
+    struct queue *queue = &v.queues[where % v.options.queues];
+    unsigned char *used = queue->enabled && can_dma() ? used_ring(queue) : NULL;
     switch (what % 12) {
     case 0: /* an element of chance */
         if (used) {
             feed(&where);
-            push_used(where < 200 ? where : feed32(), feed32());
+            push_used(queue, where < 200 ? where : feed32(), feed32());
         }
         break;
     case 1: /* an index of chance */
@@ -622,7 +548,7 @@ static void fuzzed_work(void)
     case 2: /* an element, and no index */
         if (used && feed(&where)) {
             uint32_t value = feed32();
-            memcpy(used + 4 + where % (8u * v.queue.size - 4), &value, 4);
+            memcpy(used + 4 + where % (8u * queue->size - 4), &value, 4);
         }
         break;
     case 3: /* anything that is shared */
@@ -640,17 +566,22 @@ static void fuzzed_work(void)
         v.broken = true;
         break;
     case 6:
-        if (feed(&what))
-            v.options.lie = (enum vdev_lie)(LIE_ID_OUT_OF_RANGE + what % 14);
+        if (feed(&what)) {
+            unsigned lie =
+                what % (LIE_INDEX_BACK - LIE_ID_OUT_OF_RANGE + 1u + v.options.kind->lies);
+            v.options.lie = (int)lie + LIE_ID_OUT_OF_RANGE;
+            if (v.options.lie > LIE_INDEX_BACK)
+                v.options.lie += LIE_OF_KIND - LIE_INDEX_BACK - 1;
+        }
         v.options.lies = 1;
         break;
     case 7:
         break;
     default:
-        if (running() && can_dma()) {
-            fetch();
-            if (v.in_flight_count != 0)
-                finish(what % v.in_flight_count);
+        if (running(queue) && can_dma()) {
+            fetch_all();
+            if (ready_count() != 0)
+                finish(nth_ready(what % ready_count()));
         }
         break;
     }
@@ -658,55 +589,76 @@ static void fuzzed_work(void)
 
 unsigned vdev_finish(unsigned most)
 {
-    unsigned done = 0;
+    unsigned done = 0, count;
 
-    if (v.reset_pending || !running() || !can_dma())
+    if (v.reset_pending || !(v.status & VIRTIO_CONFIG_S_DRIVER_OK) || !vdev_live() || !can_dma())
         return 0;
-    if (v.queue.kicked || v.options.notices != VDEV_WANTS_ALL)
-        fetch();
-    while (done < most && v.in_flight_count != 0 && !v.broken && !v.stalled) {
-        unsigned which = 0;
+    for (unsigned i = 0; i < v.options.queues; i++)
+        if (v.queues[i].kicked || v.options.notices != VDEV_WANTS_ALL)
+            fetch(&v.queues[i]);
+    while (done < most && !v.broken && !v.stalled && (count = ready_count()) != 0) {
+        unsigned n = 0;
         if (v.options.pace == VDEV_SHUFFLED)
-            which = chance() % v.in_flight_count;
+            n = vdev_chance() % count;
         else if (v.options.pace == VDEV_LAST_FIRST)
-            which = v.in_flight_count - 1;
-        finish(which);
+            n = count - 1;
+        finish(nth_ready(n));
         done++;
     }
-    if (v.options.notices == VDEV_WANTS_WHEN_IDLE && v.in_flight_count == 0) {
-        want_notice(true);
-        fetch();
-    }
+    for (unsigned i = 0; i < v.options.queues; i++)
+        if (v.options.notices == VDEV_WANTS_WHEN_IDLE && running(&v.queues[i]) &&
+            idle(&v.queues[i])) {
+            want_notice(&v.queues[i], true);
+            fetch(&v.queues[i]);
+        }
     return done;
 }
 
 /* What a device does that was told to stop, and has not yet: it goes on with what it has. */
 static void drain(void)
 {
-    if (v.options.no_dma_drain || !running() || !can_dma())
+    if (v.options.no_dma_drain || !(v.status & VIRTIO_CONFIG_S_DRIVER_OK) || !can_dma())
         return;
-    fetch();
+    fetch_all();
     if (v.in_flight_count != 0)
-        (void)serve(v.in_flight[v.drain_next++ % v.in_flight_count]);
+        (void)v.options.kind->serve(v.in_flight[v.drain_next++ % v.in_flight_count]);
 }
 
 void vdev_last_gasp(void)
 {
     if (!vdev_live() || !can_dma())
         return;
-    fetch();
+    fetch_all();
     for (unsigned i = 0; i < v.in_flight_count; i++) {
-        uint32_t bytes = serve(v.in_flight[i]);
-        push_used(v.in_flight[i]->head, bytes);
+        uint32_t bytes = v.options.kind->serve(v.in_flight[i]);
+        push_used(&v.queues[v.in_flight[i]->queue], v.in_flight[i]->head, bytes);
     }
 }
 
-static bool overlaps(const struct dma_region *region, const struct request *request)
+static bool overlaps(const struct dma_region *region, const struct vdev_chain *chain)
 {
-    for (unsigned i = 0; i < request->segments; i++)
-        if (request->segment[i].address < region->address + region->bytes &&
-            region->address < request->segment[i].address + request->segment[i].bytes)
+    for (unsigned i = 0; i < chain->segments; i++)
+        if (chain->segment[i].address < region->address + region->bytes &&
+            region->address < chain->segment[i].address + chain->segment[i].bytes)
             return true;
+    return false;
+}
+
+/* What was made available can be fetched at any moment, notified or not. */
+static bool waits_in(const struct queue *queue, const struct dma_region *region)
+{
+    const unsigned char *avail = running(queue) ? avail_ring(queue) : NULL;
+
+    if (!avail)
+        return false;
+    uint16_t index = load16(avail + 2);
+    for (uint16_t at = queue->avail_next; at != index && (uint16_t)(index - at) <= queue->size;
+         at++) {
+        struct vdev_chain chain;
+        if (parse(queue, load16(avail + 4 + 2 * (size_t)(at % queue->size)), &chain) &&
+            overlaps(region, &chain))
+            return true;
+    }
     return false;
 }
 
@@ -719,18 +671,9 @@ static bool in_use(const struct dma_region *region)
     for (unsigned i = 0; i < v.in_flight_count; i++)
         if (overlaps(region, v.in_flight[i]))
             return true;
-    /* What was made available can be fetched at any moment, notified or not. */
-    const unsigned char *avail = avail_ring();
-    if (!running() || !avail)
-        return false;
-    uint16_t index = load16(avail + 2);
-    for (uint16_t at = v.queue.avail_next; at != index && (uint16_t)(index - at) <= v.queue.size;
-         at++) {
-        struct request request;
-        if (parse(load16(avail + 4 + 2 * (size_t)(at % v.queue.size)), &request) &&
-            overlaps(region, &request))
+    for (unsigned i = 0; i < v.options.queues; i++)
+        if (waits_in(&v.queues[i], region))
             return true;
-    }
     return false;
 }
 
@@ -747,26 +690,44 @@ static uint64_t offered(void)
         features &= UINT32_MAX;
     }
     if (v.options.lie == LIE_OTHER_FEATURES && v.starts != 0)
-        features &= ~FEATURE(VIRTIO_RING_F_INDIRECT_DESC) & ~FEATURE(VIRTIO_BLK_F_FLUSH);
+        features &= ~FEATURE(VIRTIO_RING_F_INDIRECT_DESC) & ~v.options.kind->fickle_features;
     return features;
+}
+
+/* The queue that the driver has selected. */
+static struct queue *selected(void)
+{
+    return v.queue_select < v.options.queues ? &v.queues[v.queue_select] : &v.nowhere;
+}
+
+static uint16_t honest_queue_size(const struct queue *queue)
+{
+    uint16_t own = queue == &v.nowhere ? VDEV_NO_QUEUE : v.options.queue_sizes[queue - v.queues];
+
+    if (own == VDEV_NO_QUEUE)
+        return 0;
+    return own ? own : v.options.queue_size;
 }
 
 static uint16_t offered_queue_size(void)
 {
-    if (v.queue_select != 0 || fault())
+    uint16_t honest = honest_queue_size(selected());
+
+    if (honest == 0 || vdev_fault())
         return 0;
     if (v.starts != 0 && v.options.lie == LIE_SMALLER_QUEUE)
-        return v.options.queue_size / 2;
+        return honest / 2;
     if (v.starts != 0 && v.options.lie == LIE_LARGER_QUEUE)
-        return (uint16_t)(v.options.queue_size * 2);
-    return v.options.queue_size;
+        return (uint16_t)(honest * 2);
+    return honest;
 }
 
 static void as_after_power_on(void)
 {
     while (v.in_flight_count != 0)
         forget(v.in_flight_count - 1);
-    memset(&v.queue, 0, sizeof(v.queue));
+    memset(v.queues, 0, v.options.queues * sizeof(v.queues[0]));
+    v.nowhere = (struct queue){0};
     v.reset_pending = false;
     v.broken = false;
     v.stalled = false;
@@ -783,9 +744,9 @@ static void begin_reset(void)
 {
     v.counts.resets++;
     v.reset_pending = true;
-    v.reset_reads_left = v.status == 0 && !v.queue.enabled ? 0 : v.options.reset_reads;
+    v.reset_reads_left = v.status == 0 && !vdev_live() ? 0 : v.options.reset_reads;
     if (v.options.reset_reads == VDEV_NEVER || v.counts.resets <= v.options.stuck_resets ||
-        v.counts.resets == v.options.stuck_reset_at || fault())
+        v.counts.resets == v.options.stuck_reset_at || vdev_fault())
         v.reset_reads_left = VDEV_NEVER;
     if (v.reset_reads_left == VDEV_NEVER)
         v.counts.resets_refused++;
@@ -832,70 +793,71 @@ static void write_status(uint8_t value)
         if (v.accepted & ~offered())
             breach("accepted features that were not offered: %#llx",
                    (unsigned long long)(v.accepted & ~offered()));
-        if (!(v.accepted & FEATURE(VIRTIO_F_VERSION_1)))
+        if (!vdev_accepted(VIRTIO_F_VERSION_1))
             breach("a modern driver that does not accept VERSION_1");
-        if (v.options.lie == LIE_FEATURES_REFUSED || fault())
+        if (v.options.lie == LIE_FEATURES_REFUSED || vdev_fault())
             value &= (uint8_t)~VIRTIO_CONFIG_S_FEATURES_OK;
     }
     if (added & VIRTIO_CONFIG_S_DRIVER_OK) {
         if (v.used_modern ? !v.features_read_back : !(v.status & VIRTIO_CONFIG_S_DRIVER))
             breach("DRIVER_OK out of turn");
-        if (!v.queue.enabled)
+        if (!vdev_live())
             breach("DRIVER_OK without a queue");
         v.starts++;
     }
     v.status = value & KNOWN_STATUS;
-    if ((added & VIRTIO_CONFIG_S_DRIVER_OK) && v.queue.enabled && can_dma())
-        want_notice(v.options.notices != VDEV_WANTS_NONE);
+    for (unsigned i = 0; i < v.options.queues; i++)
+        if ((added & VIRTIO_CONFIG_S_DRIVER_OK) && v.queues[i].enabled && can_dma())
+            want_notice(&v.queues[i], v.options.notices != VDEV_WANTS_NONE);
 }
 
-static void enable_queue(void)
+static void enable_queue(struct queue *queue)
 {
-    uint16_t size = v.queue.size;
+    uint16_t size = queue->size, most = honest_queue_size(queue);
 
     if (v.status & VIRTIO_CONFIG_S_DRIVER_OK)
         breach("a queue enabled after DRIVER_OK");
-    if (v.queue.enabled)
+    if (queue->enabled)
         breach("a queue enabled twice");
     if (v.reset_pending)
         breach("a queue enabled before the reset was acknowledged");
-    if (size == 0 || size > v.options.queue_size)
-        breach("a queue of %u where %u are offered", size, v.options.queue_size);
-    if (v.queue.desc % 16 != 0 || v.queue.avail % 2 != 0 || v.queue.used % 4 != 0)
+    if (size == 0 || size > most)
+        breach("a queue of %u where %u are offered", size, most);
+    if (queue->desc % 16 != 0 || queue->avail % 2 != 0 || queue->used % 4 != 0)
         breach("a queue that is not aligned");
-    v.queue.enabled = true;
-    const struct dma_region *desc = dma_find(v.queue.desc, 16 * (uint64_t)size);
-    const struct dma_region *avail = dma_find(v.queue.avail, avail_bytes());
-    const struct dma_region *used = dma_find(v.queue.used, used_bytes());
+    queue->enabled = true;
+    const struct dma_region *desc = dma_find(queue->desc, 16 * (uint64_t)size);
+    const struct dma_region *avail = dma_find(queue->avail, avail_bytes(queue));
+    const struct dma_region *used = dma_find(queue->used, used_bytes(queue));
     if (!desc || !avail || !used || !desc->shared || !avail->shared || !used->shared) {
         breach("a queue outside the memory that was shown");
         return;
     }
-    if ((v.queue.avail < v.queue.desc + 16 * (uint64_t)size && v.queue.desc < v.queue.avail) ||
-        (v.queue.used < v.queue.avail + avail_bytes() && v.queue.avail < v.queue.used))
+    if ((queue->avail < queue->desc + 16 * (uint64_t)size && queue->desc < queue->avail) ||
+        (queue->used < queue->avail + avail_bytes(queue) && queue->avail < queue->used))
         breach("the parts of a queue overlap");
-    if (load16(avail->device + (v.queue.avail - avail->address) + 2) != 0 ||
-        load16(used->device + (v.queue.used - used->address) + 2) != 0)
+    if (load16(avail->device + (queue->avail - avail->address) + 2) != 0 ||
+        load16(used->device + (queue->used - used->address) + 2) != 0)
         breach("a queue that does not start at 0");
 }
 
-static void notify(uint16_t queue)
+static void notify(uint16_t index)
 {
+    struct queue *queue = index < v.options.queues ? &v.queues[index] : &v.nowhere;
+
     v.counts.notifications++;
-    if (!running() || v.reset_pending) {
-        breach("a notification to a device that is not running");
+    if (!running(queue) || v.reset_pending) {
+        breach("a notification to a device that is not running, for queue %u", index);
         return;
     }
-    if (queue != 0)
-        breach("a notification for queue %u", queue);
-    const unsigned char *used = can_dma() ? used_ring() : NULL;
+    const unsigned char *used = can_dma() ? used_ring(queue) : NULL;
     bool unwanted = used && (load16(used) & VRING_USED_F_NO_NOTIFY);
     if (used && event_idx())
         unwanted =
-            load16(used + 4 + 8 * (size_t)v.queue.size) == (uint16_t)(v.queue.avail_next + 0x8000u);
+            load16(used + 4 + 8 * (size_t)queue->size) == (uint16_t)(queue->avail_next + 0x8000u);
     if (unwanted)
         breach("a notification that the device had asked not to get");
-    v.queue.kicked = true;
+    queue->kicked = true;
     if (v.options.fuzz)
         fuzzed_work();
     else if (v.options.pace == VDEV_AT_ONCE)
@@ -928,9 +890,9 @@ static void queue_write_allowed(void)
 {
     if (!(v.status & VIRTIO_CONFIG_S_DRIVER) || (v.used_modern && !v.features_read_back))
         breach("a queue set up before the features were agreed");
-    if (v.queue.enabled || (v.status & VIRTIO_CONFIG_S_DRIVER_OK))
+    if (selected()->enabled || (v.status & VIRTIO_CONFIG_S_DRIVER_OK))
         breach("a queue set up anew while in use");
-    if (v.queue_select != 0)
+    if (honest_queue_size(selected()) == 0)
         breach("queue %u set up", v.queue_select);
 }
 
@@ -942,7 +904,7 @@ static uint32_t common_read(uint64_t offset, unsigned bytes)
         return v.offer_select > 1 ? 0 : (uint32_t)(offered() >> (32 * v.offer_select));
     case VIRTIO_PCI_COMMON_NUMQ:
         check_width(offset, bytes, 2);
-        return 1;
+        return v.options.queues;
     case VIRTIO_PCI_COMMON_STATUS:
         check_width(offset, bytes, 1);
         return read_status();
@@ -954,10 +916,10 @@ static uint32_t common_read(uint64_t offset, unsigned bytes)
         return offered_queue_size();
     case VIRTIO_PCI_COMMON_Q_ENABLE:
         check_width(offset, bytes, 2);
-        return v.queue.enabled;
+        return selected()->enabled;
     case VIRTIO_PCI_COMMON_Q_NOFF:
         check_width(offset, bytes, 2);
-        return NOTIFY_PLACE;
+        return NOTIFY_PLACE + v.queue_select;
     default:
         breach("read of common register %#llx", (unsigned long long)offset);
         return 0;
@@ -966,6 +928,8 @@ static uint32_t common_read(uint64_t offset, unsigned bytes)
 
 static void common_write(uint64_t offset, unsigned bytes, uint32_t value)
 {
+    struct queue *queue = selected();
+
     if (v.reset_pending && offset != VIRTIO_PCI_COMMON_STATUS)
         breach("register %#llx written before the reset was acknowledged",
                (unsigned long long)offset);
@@ -998,36 +962,36 @@ static void common_write(uint64_t offset, unsigned bytes, uint32_t value)
     case VIRTIO_PCI_COMMON_Q_SIZE:
         check_width(offset, bytes, 2);
         queue_write_allowed();
-        if (value == 0 || value > v.options.queue_size || (value & (value - 1)) != 0)
-            breach("a queue size of %u where %u are offered", value, v.options.queue_size);
-        v.queue.size = (uint16_t)value;
+        if (value == 0 || value > honest_queue_size(queue) || (value & (value - 1)) != 0)
+            breach("a queue size of %u where %u are offered", value, honest_queue_size(queue));
+        queue->size = (uint16_t)value;
         break;
     case VIRTIO_PCI_COMMON_Q_DESCLO:
     case VIRTIO_PCI_COMMON_Q_DESCHI:
         check_width(offset, bytes, 4);
         queue_write_allowed();
-        v.queue.desc = replace_half(v.queue.desc, offset == VIRTIO_PCI_COMMON_Q_DESCHI, value);
+        queue->desc = replace_half(queue->desc, offset == VIRTIO_PCI_COMMON_Q_DESCHI, value);
         break;
     case VIRTIO_PCI_COMMON_Q_AVAILLO:
     case VIRTIO_PCI_COMMON_Q_AVAILHI:
         check_width(offset, bytes, 4);
         queue_write_allowed();
-        v.queue.avail = replace_half(v.queue.avail, offset == VIRTIO_PCI_COMMON_Q_AVAILHI, value);
+        queue->avail = replace_half(queue->avail, offset == VIRTIO_PCI_COMMON_Q_AVAILHI, value);
         break;
     case VIRTIO_PCI_COMMON_Q_USEDLO:
     case VIRTIO_PCI_COMMON_Q_USEDHI:
         check_width(offset, bytes, 4);
         queue_write_allowed();
-        v.queue.used = replace_half(v.queue.used, offset == VIRTIO_PCI_COMMON_Q_USEDHI, value);
+        queue->used = replace_half(queue->used, offset == VIRTIO_PCI_COMMON_Q_USEDHI, value);
         break;
     case VIRTIO_PCI_COMMON_Q_ENABLE:
         check_width(offset, bytes, 2);
         queue_write_allowed();
         if (value != 1)
             breach("%u written to queue_enable", value);
-        if (v.queue.size == 0)
-            v.queue.size = v.options.queue_size;
-        enable_queue();
+        if (queue->size == 0)
+            queue->size = honest_queue_size(queue);
+        enable_queue(queue);
         break;
     default:
         breach("write of common register %#llx", (unsigned long long)offset);
@@ -1037,17 +1001,18 @@ static void common_write(uint64_t offset, unsigned bytes, uint32_t value)
 
 static void legacy_queue(uint32_t page)
 {
+    struct queue *queue = selected();
+
     queue_write_allowed();
     if (page == 0) {
-        v.queue.enabled = false;
+        queue->enabled = false;
         return;
     }
-    v.queue.size = v.options.queue_size;
-    v.queue.desc = (uint64_t)page << VIRTIO_PCI_QUEUE_ADDR_SHIFT;
-    v.queue.avail = v.queue.desc + 16 * (uint64_t)v.queue.size;
-    v.queue.used =
-        (v.queue.avail + 6 + 2 * (uint64_t)v.queue.size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
-    enable_queue();
+    queue->size = honest_queue_size(queue);
+    queue->desc = (uint64_t)page << VIRTIO_PCI_QUEUE_ADDR_SHIFT;
+    queue->avail = queue->desc + 16 * (uint64_t)queue->size;
+    queue->used = (queue->avail + 6 + 2 * (uint64_t)queue->size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+    enable_queue(queue);
 }
 
 static uint32_t legacy_read(uint64_t offset, unsigned bytes)
@@ -1108,49 +1073,50 @@ static void legacy_write(uint64_t offset, unsigned bytes, uint32_t value)
     }
 }
 
-static uint32_t config_field(uint64_t offset, unsigned bytes, unsigned right, int feature,
-                             uint32_t value)
+uint32_t vdev_config_field(uint64_t offset, unsigned bytes, unsigned right, int feature,
+                           uint32_t value)
 {
     check_width(offset, bytes, right);
-    if (feature >= 0 && !(v.accepted & FEATURE(feature)))
+    if (feature >= 0 && !vdev_accepted((unsigned)feature))
         breach("configuration field %#llx without its feature", (unsigned long long)offset);
     return value;
 }
 
+bool vdev_config_moves(void)
+{
+    if (v.options.lie != LIE_CONFIG_MOVES_ONCE || v.moved)
+        return false;
+    v.moved = true;
+    v.generation++;
+    return true;
+}
+
+void vdev_config_changed(void)
+{
+    v.generation++;
+}
+
+static void config_has_driver(void)
+{
+    if (v.reset_pending || !(v.status & VIRTIO_CONFIG_S_DRIVER))
+        breach("the configuration of a device that has no driver");
+}
+
 static uint32_t config_read(uint64_t offset, unsigned bytes)
 {
-    const struct vdev_options *o = &v.options;
-
-    if (v.reset_pending || !(v.status & VIRTIO_CONFIG_S_DRIVER))
-        breach("configuration read from a device that has no driver");
-    if (o->lie == LIE_CONFIG_RESTLESS)
+    config_has_driver();
+    if (v.options.lie == LIE_CONFIG_RESTLESS)
         v.generation++;
-    switch (offset) {
-    case offsetof(struct virtio_blk_config, capacity):
-        if (o->lie == LIE_CONFIG_MOVES_ONCE && !v.moved) {
-            v.moved = true;
-            v.generation++;
-            return 7;
-        }
-        return config_field(offset, bytes, 4, -1, (uint32_t)o->capacity);
-    case offsetof(struct virtio_blk_config, capacity) + 4:
-        return config_field(offset, bytes, 4, -1, (uint32_t)(o->capacity >> 32));
-    case offsetof(struct virtio_blk_config, size_max):
-        return config_field(offset, bytes, 4, VIRTIO_BLK_F_SIZE_MAX, o->size_max);
-    case offsetof(struct virtio_blk_config, seg_max):
-        return config_field(offset, bytes, 4, VIRTIO_BLK_F_SEG_MAX, o->seg_max);
-    case offsetof(struct virtio_blk_config, blk_size):
-        return config_field(offset, bytes, 4, VIRTIO_BLK_F_BLK_SIZE, o->block_size);
-    case offsetof(struct virtio_blk_config, physical_block_exp):
-        return config_field(offset, bytes, 1, VIRTIO_BLK_F_TOPOLOGY, o->physical_exponent);
-    case offsetof(struct virtio_blk_config, alignment_offset):
-        return config_field(offset, bytes, 1, VIRTIO_BLK_F_TOPOLOGY, o->alignment_offset);
-    case offsetof(struct virtio_blk_config, opt_io_size):
-        return config_field(offset, bytes, 4, VIRTIO_BLK_F_TOPOLOGY, o->optimal_blocks);
-    default:
-        breach("read of configuration %#llx", (unsigned long long)offset);
-        return 0;
-    }
+    return v.options.kind->config_read(offset, bytes);
+}
+
+static void config_write(uint64_t offset, unsigned bytes, uint32_t value)
+{
+    config_has_driver();
+    if (v.options.kind->config_write)
+        v.options.kind->config_write(offset, bytes, value);
+    else
+        breach("a write to the configuration");
 }
 
 /* One access, to the BAR that it falls into. Reads return, writes take, `value`. */
@@ -1166,7 +1132,7 @@ static uint32_t access_bar(unsigned index, uint64_t offset, unsigned bytes, bool
         if (offset < config)
             legacy_write(offset, bytes, value);
         else
-            breach("a write to the configuration");
+            config_write(offset - config, bytes, value);
         return 0;
     }
 
@@ -1174,15 +1140,19 @@ static uint32_t access_bar(unsigned index, uint64_t offset, unsigned bytes, bool
     only(true);
     if (offset >= layout->notify) {
         if (!write || bytes != 2 ||
-            offset != layout->notify + (uint64_t)NOTIFY_PLACE * v.options.notify_scale)
+            offset != layout->notify + (uint64_t)(NOTIFY_PLACE + value) * v.options.notify_scale)
             breach("an access at %#llx of the notify structure",
                    (unsigned long long)(offset - layout->notify));
         else
             notify((uint16_t)value);
         return 0;
     }
-    if (offset >= layout->config && offset < layout->config + CONFIG_BYTES && !write)
-        return config_read(offset - layout->config, bytes);
+    if (offset >= layout->config && offset < layout->config + v.options.kind->config_bytes) {
+        if (!write)
+            return config_read(offset - layout->config, bytes);
+        config_write(offset - layout->config, bytes, value);
+        return 0;
+    }
     if (offset >= layout->common &&
         offset < layout->common + sizeof(struct virtio_pci_common_cfg)) {
         if (!write)
@@ -1307,7 +1277,7 @@ void cpu_relax(void)
         vdev_finish(1);
         break;
     case VDEV_SHUFFLED:
-        vdev_finish(chance() % 5);
+        vdev_finish(vdev_chance() % 5);
         break;
     case VDEV_BY_HAND:
     case VDEV_LAST_FIRST:
@@ -1334,7 +1304,7 @@ static uint32_t door_config_read32(void *context, uint32_t offset)
     rich_call("config_read32");
     if (context != &v || offset % 4 != 0)
         model_violation("a read of configuration space at %#x", offset);
-    if (fault() || v.gone)
+    if (vdev_fault() || v.gone)
         return UINT32_MAX;
     if (offset <= sizeof(v.space) - 4)
         memcpy(&value, v.space + offset, 4);
@@ -1350,7 +1320,7 @@ static bool door_bar(void *context, unsigned index, struct reg_window *window)
         model_violation("BAR %u", index);
         return false;
     }
-    if (fault() || !v.bars[index].there)
+    if (vdev_fault() || !v.bars[index].there)
         return false;
     *window = (struct reg_window){
         .base = v.bars[index].base, .bytes = v.bars[index].bytes, .port = v.bars[index].port};
@@ -1363,7 +1333,7 @@ static enum result door_map(void *context, enum dma_direction direction, void *b
     rich_call("map");
     if (context != &v || !buffer || bytes == 0)
         model_violation("a mapping of %zu bytes at %p", bytes, buffer);
-    if (fault())
+    if (vdev_fault())
         return RESULT_NO_MEMORY;
     if (v.options.fuzz) {
         uint8_t choice;
@@ -1403,7 +1373,7 @@ static bool door_bus_master(void *context, bool on)
         model_violation("bus_master with somebody else's context");
     if (on && v.counts.resets == 0)
         model_violation("C4: bus mastering on before the device has acknowledged a reset");
-    if (on && fault())
+    if (on && vdev_fault())
         return false;
     v.master = on;
     return true;
@@ -1452,7 +1422,7 @@ static unsigned put_capability(unsigned at, uint8_t type, uint32_t bar, uint32_t
 
 static unsigned put_modern(unsigned at)
 {
-    const enum vdev_lie lie_told = v.options.lie;
+    const int lie_told = v.options.lie;
     const struct layout *l = &v.layout;
     uint32_t bar_bytes = (uint32_t)v.bars[l->bar].bytes;
     uint32_t common = l->common, common_bytes = sizeof(struct virtio_pci_common_cfg);
@@ -1478,7 +1448,7 @@ static unsigned put_modern(unsigned at)
     at = put_capability(at, VIRTIO_PCI_CAP_COMMON_CFG, common_bar, common, common_bytes);
     at = put_capability(at, VIRTIO_PCI_CAP_ISR_CFG, l->bar, l->isr, 1);
     at = put_capability(at, VIRTIO_PCI_CAP_DEVICE_CFG, l->bar, l->config,
-                        lie_told == LIE_CONFIG_EMPTY ? 0 : CONFIG_BYTES);
+                        lie_told == LIE_CONFIG_EMPTY ? 0 : v.options.kind->config_bytes);
     unsigned multiplier = at + VIRTIO_PCI_NOTIFY_CAP_MULT;
     at = put_capability(at, VIRTIO_PCI_CAP_NOTIFY_CFG, l->bar, l->notify, notify_bytes);
     put32(multiplier, lie_told == LIE_NOTIFY_OUTSIDE ? 0x10000 : v.options.notify_scale);
@@ -1494,17 +1464,17 @@ static unsigned put_modern(unsigned at)
 
 static void fill_space(void)
 {
-    bool modern = v.options.kind != VDEV_LEGACY;
-    bool legacy = v.options.kind != VDEV_MODERN;
+    bool modern = v.options.transport != VDEV_LEGACY;
+    bool legacy = v.options.transport != VDEV_MODERN;
 
     v.layout = v.options.io_bar ? in_ports : in_memory;
     if (modern)
         v.bars[v.layout.bar] = v.options.io_bar ? (struct bar){true, true, 0x6000, 0x100}
-                                                : (struct bar){true, false, 0xfe8000000, 0x4000};
+                                                : (struct bar){true, false, 0xfe8000000, 0x8000};
     if (legacy)
         v.bars[0] = (struct bar){true, true, 0xc000, 0x80};
     put16(PCI_VENDOR_ID, 0x1af4);
-    put16(PCI_DEVICE_ID, legacy ? 0x1001 : 0x1042);
+    put16(PCI_DEVICE_ID, legacy ? v.options.kind->transitional_id : v.options.kind->device_id);
     v.space[PCI_REVISION_ID] = legacy ? 0 : 1;
     put16(PCI_COMMAND, PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY | PCI_COMMAND_IO);
     if (v.options.lie == LIE_NO_CAPABILITIES)
@@ -1520,33 +1490,24 @@ static void fill_space(void)
 
 /* ---- The outside ---- */
 
-struct vdev_options vdev_usual(void)
+struct vdev_options vdev_usual(const struct vdev_kind *kind)
 {
     return (struct vdev_options){
-        .kind = VDEV_MODERN,
+        .kind = kind,
+        .transport = VDEV_MODERN,
         .notify_scale = 4,
+        .queues = kind->queues,
         .queue_size = 128,
-        .features = FEATURE(VIRTIO_RING_F_INDIRECT_DESC) | FEATURE(VIRTIO_BLK_F_FLUSH) |
-                    FEATURE(VIRTIO_BLK_F_BLK_SIZE) | FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
-                    FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_MQ) |
+        .features = kind->features | FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |
                     FEATURE(VIRTIO_RING_F_EVENT_IDX) | FEATURE(VIRTIO_F_RING_RESET) |
-                    FEATURE(VIRTIO_F_RING_PACKED) | FEATURE(VIRTIO_BLK_F_DISCARD),
-        .capacity = 4096,
-        .block_size = 512,
-        .seg_max = 126,
-        .size_max = 65536,
+                    FEATURE(VIRTIO_F_RING_PACKED),
         .pace = VDEV_IN_ORDER,
         .seed = 1,
         .relax_ticks = 50,
         .reset_reads = 3,
         .lies = 1,
+        .lie_queue = VDEV_ANY_QUEUE,
     };
-}
-
-uint8_t vdev_pattern(uint64_t place)
-{
-    uint64_t mixed = (place / 8 + 1) * 0x9e3779b97f4a7c15ull;
-    return (uint8_t)(mixed >> (8 * (place % 8)));
 }
 
 void vdev_plug(const struct vdev_options *options)
@@ -1555,24 +1516,15 @@ void vdev_plug(const struct vdev_options *options)
 
     memset(&v, 0, sizeof(v));
     model_forget();
+    if (options->queues == 0 || options->queues > VDEV_QUEUES_MAX)
+        abort();
     v.options = *options;
     v.now = now + 12345;
     v.random = options->seed ? options->seed : 1;
     v.strict = !options->fuzz && options->gone_at == 0;
-    v.disk_bytes = DISK_BYTES_MAX;
-    if (options->capacity < DISK_BYTES_MAX / 512)
-        v.disk_bytes = (size_t)options->capacity * 512;
-    v.disk = malloc(v.disk_bytes + 1);
-    v.stable = malloc(v.disk_bytes + 1);
-    if (!v.disk || !v.stable)
-        abort();
-    if (!options->fuzz)
-        for (size_t i = 0; i < v.disk_bytes; i++)
-            v.disk[i] = vdev_pattern(i);
-    else
-        memset(v.disk, 0x5a, v.disk_bytes);
-    memcpy(v.stable, v.disk, v.disk_bytes);
     fill_space();
+    if (options->kind->plug)
+        options->kind->plug();
     v.plugged = true;
     dma_in_use = in_use;
 }
@@ -1582,10 +1534,8 @@ void vdev_unplug(void)
     if (!v.plugged)
         return;
     as_after_power_on();
-    free(v.disk);
-    free(v.stable);
-    v.disk = NULL;
-    v.stable = NULL;
+    if (v.options.kind->unplug)
+        v.options.kind->unplug();
     v.plugged = false;
     model_forget();
 }
@@ -1611,21 +1561,6 @@ const char *vdev_last_log(void)
     return v.last_log;
 }
 
-unsigned char *vdev_disk(void)
-{
-    return v.disk;
-}
-
-unsigned char *vdev_stable(void)
-{
-    return v.stable;
-}
-
-size_t vdev_disk_bytes(void)
-{
-    return v.disk_bytes;
-}
-
 uint8_t vdev_status(void)
 {
     return v.reset_pending && v.status == 0 ? VIRTIO_CONFIG_S_FAILED : v.status;
@@ -1636,9 +1571,9 @@ uint64_t vdev_features(void)
     return v.accepted;
 }
 
-uint16_t vdev_queue_size(void)
+uint16_t vdev_queue_size(unsigned queue)
 {
-    return v.queue.size;
+    return v.queues[queue].size;
 }
 
 bool vdev_uses_legacy(void)
@@ -1648,7 +1583,10 @@ bool vdev_uses_legacy(void)
 
 bool vdev_live(void)
 {
-    return v.queue.enabled;
+    for (unsigned i = 0; i < v.options.queues; i++)
+        if (v.queues[i].enabled)
+            return true;
+    return false;
 }
 
 bool vdev_master(void)

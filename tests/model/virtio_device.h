@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /*
- * A virtio block device on PCI, playing the other side of core/virtio. It stands in for the machine
+ * A virtio device on PCI, playing the other side of core/virtio. It stands in for the machine
  * (core/regs.h) and hands out a rich door, so that it sees every register access, every mapping and
  * every look at the clock.
  *
@@ -13,13 +13,20 @@
  */
 #pragma once
 
-#include "core/disk.h"
+#include <limits.h>
 #include "tests/model/dma.h"
 
 #define VDEV_TICKS_PER_MS 1000u
 #define VDEV_NEVER        UINT32_MAX
 
-enum vdev_kind { VDEV_MODERN, VDEV_TRANSITIONAL, VDEV_LEGACY };
+#define VDEV_QUEUES_MAX 8u
+#define VDEV_ANY_QUEUE  UINT_MAX
+#define VDEV_NO_QUEUE   UINT16_MAX
+
+/* What the device is: virtio_kind.h. */
+struct vdev_kind;
+
+enum vdev_transport { VDEV_MODERN, VDEV_TRANSITIONAL, VDEV_LEGACY };
 
 /* When the device finishes what it was given. */
 enum vdev_pace {
@@ -37,7 +44,7 @@ enum vdev_notices {
     VDEV_WANTS_WHEN_IDLE /* it asks for none while it has work */
 };
 
-/* Lies, and failures that look like them (C9). */
+/* Lies, and failures that look like them (C9). A kind has more of its own, about requests. */
 enum vdev_lie {
     LIE_NONE,
     /* in configuration space */
@@ -57,7 +64,7 @@ enum vdev_lie {
     LIE_FEATURES_REFUSED,
     LIE_CONFIG_RESTLESS,
     LIE_CONFIG_MOVES_ONCE, /* allowed: to be read again */
-    /* about requests */
+    /* about what was made available */
     LIE_ID_OUT_OF_RANGE,
     LIE_ID_HUGE,
     LIE_ID_OF_NOBODY,
@@ -65,30 +72,25 @@ enum vdev_lie {
     LIE_ID_NOT_A_HEAD,
     LIE_LENGTH,
     LIE_LENGTH_HUGE,
-    LIE_LENGTH_CARELESS, /* as many devices do: no lie that matters */
     LIE_INDEX_JUMPS,
     LIE_INDEX_BACK,
-    LIE_STATUS_NOT_WRITTEN,
-    LIE_STATUS_UNKNOWN,
-    LIE_STATUS_IOERR,
-    LIE_STATUS_UNSUPP,
     LIE_NEEDS_RESET,
     /* after a reset, where the first start was honest */
     LIE_OTHER_FEATURES,
     LIE_SMALLER_QUEUE,
     LIE_LARGER_QUEUE,
+    LIE_OF_KIND, /* the first of the kind's own */
 };
 
 struct vdev_options {
-    enum vdev_kind kind;
+    const struct vdev_kind *kind;
+    enum vdev_transport transport;
     bool io_bar;           /* modern registers behind an I/O BAR */
     uint32_t notify_scale; /* the notify capability's multiplier */
-    uint16_t queue_size;
-    uint64_t features; /* offered, besides VERSION_1 */
-    uint64_t capacity; /* sectors */
-    uint32_t block_size, size_max, seg_max;
-    uint8_t physical_exponent, alignment_offset;
-    uint32_t optimal_blocks;
+    unsigned queues;
+    uint16_t queue_size;                   /* of each queue */
+    uint16_t queue_sizes[VDEV_QUEUES_MAX]; /* of this one; 0: as above; or VDEV_NO_QUEUE */
+    uint64_t features;                     /* offered, besides VERSION_1 */
 
     enum vdev_pace pace;
     enum vdev_notices notices;
@@ -100,8 +102,9 @@ struct vdev_options {
     bool clock_stands;
     bool no_dma_drain; /* does not finish anything between the reset and its acknowledgement */
 
-    enum vdev_lie lie;
-    uint32_t lies; /* about how many requests; then the device is honest */
+    int lie;            /* enum vdev_lie, or one of the kind's */
+    uint32_t lies;      /* about how many requests; then the device is honest */
+    unsigned lie_queue; /* about requests of which queue */
 
     size_t map_most; /* the most that one mapping holds; 0 for no limit */
 
@@ -122,16 +125,17 @@ struct vdev_counts {
     uint64_t points; /* rich-door calls and moments at which the device could refuse */
     uint64_t reads;  /* of registers */
     uint64_t maps, unmaps, logs;
-    uint64_t notifications, requests, flushes, resets;
+    uint64_t notifications, requests, resets;
     uint64_t master_off, master_off_live, dma_without_master;
     uint64_t resets_refused;
     uint64_t shown_changes; /* writes into memory by the device */
     uint32_t most_in_flight;
 };
 
-struct vdev_options vdev_usual(void);
+/* A modern device of a kind, with its usual features. */
+struct vdev_options vdev_usual(const struct vdev_kind *kind);
 
-/* Puts the device into its slot. Its disk holds vdev_pattern() of every byte's place. */
+/* Puts the device into its slot. */
 void vdev_plug(const struct vdev_options *options);
 /* Takes it out again, and forgets all violations. */
 void vdev_unplug(void);
@@ -143,14 +147,9 @@ const struct pci_function *vdev_where(void);
 const struct vdev_counts *vdev_counted(void);
 const char *vdev_last_log(void);
 
-uint8_t vdev_pattern(uint64_t place);
-unsigned char *vdev_disk(void);   /* what reads return */
-unsigned char *vdev_stable(void); /* what would survive a loss of power */
-size_t vdev_disk_bytes(void);
-
 uint8_t vdev_status(void);    /* as it is, without a read */
 uint64_t vdev_features(void); /* that the driver has accepted */
-uint16_t vdev_queue_size(void);
+uint16_t vdev_queue_size(unsigned queue);
 bool vdev_uses_legacy(void);
 bool vdev_live(void);   /* it can reach memory: a queue enabled, no reset acknowledged */
 bool vdev_master(void); /* bus mastering is on */
@@ -158,9 +157,10 @@ void vdev_master_on(void);
 uint64_t vdev_time(void);
 void vdev_skip_ms(uint64_t ms);
 
-/* The device finishes up to `most` requests, as its pace has it; returns how many. */
+/* The device finishes up to `most` of what is ready, as its pace has it; returns how many. */
 unsigned vdev_finish(unsigned most);
-unsigned vdev_in_flight(void);
+unsigned vdev_in_flight(void); /* in all queues, ready or not */
+unsigned vdev_in_flight_of(unsigned queue);
 /* Whatever the device can still do to memory, it does now. */
 void vdev_last_gasp(void);
 /* From here on the device's answers to status reads have NEEDS_RESET set, until a reset. */

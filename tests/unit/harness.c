@@ -225,6 +225,6 @@ void assert_reads_right(struct binding *binding, uint64_t sector, size_t bytes)
     assert_int_equal(io_submit(binding, io), RESULT_OK);
     io_wait(binding, io);
     assert_int_equal(io->result, RESULT_OK);
-    assert_memory_equal(io->buffer, vdev_disk() + sector * 512, bytes);
+    assert_memory_equal(io->buffer, vblk_disk() + sector * 512, bytes);
     io_free(io);
 }

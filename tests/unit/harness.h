@@ -22,7 +22,7 @@
 #include <linux/virtio_ring.h>
 
 #include "core/virtio/blk.h"
-#include "tests/model/virtio_device.h"
+#include "tests/model/virtio_blk.h"
 
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 

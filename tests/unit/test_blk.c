@@ -8,7 +8,7 @@
 
 struct flavour {
     const char *name;
-    enum vdev_kind kind;
+    enum vdev_transport transport;
     bool io_bar;
     uint16_t queue_size;
     uint64_t features;
@@ -52,15 +52,15 @@ static struct flavour flavours[] = {
 
 static struct vdev_options options_of(const struct flavour *flavour)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
 
-    options.kind = flavour->kind;
+    options.transport = flavour->transport;
     options.io_bar = flavour->io_bar;
     options.queue_size = flavour->queue_size;
-    options.block_size = flavour->block_size;
-    options.size_max = flavour->size_max;
-    options.seg_max = flavour->seg_max ? flavour->seg_max : 126;
-    options.capacity = flavour->sectors;
+    vblk.block_size = flavour->block_size;
+    vblk.size_max = flavour->size_max;
+    vblk.seg_max = flavour->seg_max ? flavour->seg_max : 126;
+    vblk.capacity = flavour->sectors;
     options.features |= INDIRECT | FLUSH | BLK_SIZE;
     if (flavour->features & 1)
         options.features &= ~INDIRECT;
@@ -78,14 +78,14 @@ static const char *scene;
 /* Random reads, writes and flushes, many at a time, never two that overlap unless both read. */
 static void hammer(struct binding *binding, unsigned rounds, size_t most_bytes)
 {
-    size_t disk_bytes = vdev_disk_bytes();
+    size_t disk_bytes = vblk_disk_bytes();
     size_t block = disk_of(binding)->info.block_size;
     unsigned char *reference = malloc(disk_bytes);
     enum { MANY = 40 };
     struct io *io[MANY] = {0};
 
     assert_non_null(reference);
-    memcpy(reference, vdev_disk(), disk_bytes);
+    memcpy(reference, vblk_disk(), disk_bytes);
     for (unsigned round = 0; round < rounds; round++) {
         unsigned which = test_chance(MANY);
         if (io[which]) {
@@ -99,7 +99,7 @@ static void hammer(struct binding *binding, unsigned rounds, size_t most_bytes)
             if (io[which]->op == DISK_READ)
                 assert_memory_equal(io[which]->buffer, reference + place, io[which]->bytes);
             else if (io[which]->op == DISK_WRITE)
-                assert_memory_equal(vdev_disk() + place, reference + place, io[which]->bytes);
+                assert_memory_equal(vblk_disk() + place, reference + place, io[which]->bytes);
             io_free(io[which]);
             io[which] = NULL;
         }
@@ -135,9 +135,9 @@ static void hammer(struct binding *binding, unsigned rounds, size_t most_bytes)
             assert_int_equal(io_free(io[i]), RESULT_OK);
         }
     assert_int_equal(io_run(binding, DISK_FLUSH, 0, 0, 0), RESULT_OK);
-    assert_memory_equal(vdev_disk(), reference, disk_bytes);
+    assert_memory_equal(vblk_disk(), reference, disk_bytes);
     if (disk_of(binding)->info.write_cache)
-        assert_memory_equal(vdev_stable(), reference, disk_bytes);
+        assert_memory_equal(vblk_stable(), reference, disk_bytes);
     free(reference);
 }
 
@@ -162,7 +162,7 @@ static void every_byte_right_on_every_device(void **state)
             vdev_plug(&options);
             if (bind(&binding) != RESULT_OK)
                 fail_msg("%s: %s", flavours[i].name, vdev_last_log());
-            assert_int_equal(vdev_uses_legacy(), flavours[i].kind == VDEV_LEGACY);
+            assert_int_equal(vdev_uses_legacy(), flavours[i].transport == VDEV_LEGACY);
             assert_int_equal(disk_of(&binding)->info.block_size, flavours[i].block_size);
             scene = flavours[i].name;
             hammer(&binding, 120, 100 * KIB);
@@ -181,7 +181,7 @@ static void any_alignment_of_the_buffer(void **state)
     static const uint16_t sizes[] = {128, 2};
     (void)state;
     for (unsigned i = 0; i < LENGTH(sizes); i++) {
-        struct vdev_options options = vdev_usual();
+        struct vdev_options options = vblk_usual();
         struct binding binding;
 
         options.queue_size = sizes[i];
@@ -208,7 +208,7 @@ static void any_alignment_of_the_buffer(void **state)
 static void ring_indices_wrap_at_65536(void **state)
 {
     static const struct {
-        enum vdev_kind kind;
+        enum vdev_transport transport;
         uint16_t size;
         bool indirect;
     } rings[] = {
@@ -218,12 +218,12 @@ static void ring_indices_wrap_at_65536(void **state)
     };
     (void)state;
     for (unsigned i = 0; i < LENGTH(rings); i++) {
-        struct vdev_options options = vdev_usual();
+        struct vdev_options options = vblk_usual();
         struct binding binding;
 
-        options.kind = rings[i].kind;
+        options.transport = rings[i].transport;
         options.queue_size = rings[i].size;
-        options.capacity = 256;
+        vblk.capacity = 256;
         if (i % 3 == 0)
             options.features &= ~feature(VIRTIO_RING_F_EVENT_IDX);
         options.pace = i % 2 ? VDEV_SHUFFLED : VDEV_AT_ONCE;
@@ -245,7 +245,7 @@ static void ring_indices_wrap_at_65536(void **state)
                 io_wait(&binding, io[k]);
                 memcpy(buffers[k], io[k]->buffer, 512);
                 assert_int_equal(io_free(io[k]), RESULT_OK);
-                if (memcmp(buffers[k], vdev_disk() + place, 512) != 0)
+                if (memcmp(buffers[k], vblk_disk() + place, 512) != 0)
                     fail_msg("wrong data at request %u, queue of %u", count + k, rings[i].size);
             }
             count += batch;
@@ -259,11 +259,11 @@ static void ring_indices_wrap_at_65536(void **state)
 
 static void requests_larger_than_the_limits(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
-    options.capacity = 32768;
+    vblk.capacity = 32768;
     options.pace = VDEV_SHUFFLED;
     vdev_plug(&options);
     assert_int_equal(bind(&binding), RESULT_OK);
@@ -276,7 +276,7 @@ static void requests_larger_than_the_limits(void **state)
 
 static void many_in_flight_at_once(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     struct io *io[200];
     (void)state;
@@ -295,7 +295,7 @@ static void many_in_flight_at_once(void **state)
     vdev_now()->pace = VDEV_SHUFFLED;
     for (unsigned i = 0; i < LENGTH(io); i++) {
         io_wait(&binding, io[i]);
-        assert_memory_equal(io[i]->buffer, vdev_disk() + i * 512, 512);
+        assert_memory_equal(io[i]->buffer, vblk_disk() + i * 512, 512);
         assert_int_equal(io_free(io[i]), RESULT_OK);
     }
     assert_false(disk_of(&binding)->ops->ready(disk_of(&binding)));
@@ -306,7 +306,7 @@ static void many_in_flight_at_once(void **state)
 /* What a flush promises is what was done before it was asked for, also where nobody waited. */
 static void flush_covers_all_before_it(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -328,21 +328,21 @@ static void flush_covers_all_before_it(void **state)
         for (unsigned i = 0; i < LENGTH(write); i++) {
             assert_int_equal(write[i]->done, 1);
             assert_true(write[i]->done_at <= flush->done_at);
-            assert_memory_equal(vdev_stable() + (100 * i + round) * 512, write[i]->buffer, 4096);
+            assert_memory_equal(vblk_stable() + (100 * i + round) * 512, write[i]->buffer, 4096);
             assert_int_equal(io_free(write[i]), RESULT_OK);
         }
         io_wait(&binding, later);
         assert_int_equal(io_free(later), RESULT_OK);
         assert_int_equal(io_free(flush), RESULT_OK);
     }
-    assert_int_equal(vdev_counted()->flushes, 50);
+    assert_int_equal(vblk_flushes(), 50);
     assert_true(unbind(&binding));
     assert_clean();
 }
 
 static void flush_without_a_cache_is_done_at_once(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -362,7 +362,7 @@ static void flush_without_a_cache_is_done_at_once(void **state)
 /* Requests start in the order in which they came, even where a large one has to wait for room. */
 static void pending_requests_keep_their_order(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     struct io *io[30];
     (void)state;
@@ -391,12 +391,12 @@ static void pending_requests_keep_their_order(void **state)
 
 static void one_notification_for_a_batch(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
     options.features |= SIZE_MAX_F;
-    options.size_max = 4096;
+    vblk.size_max = 4096;
     vdev_plug(&options);
     assert_int_equal(bind(&binding), RESULT_OK);
     assert_reads_right(&binding, 0, 1u << 20);
@@ -408,7 +408,7 @@ static void one_notification_for_a_batch(void **state)
 
 static void a_polling_device_is_not_notified(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -429,7 +429,7 @@ static void a_polling_device_is_not_notified(void **state)
 /* A device that has work does not want to be told of more; one that is idle must be told. */
 static void a_busy_device_is_not_notified(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     struct io *io[20];
     (void)state;
@@ -464,12 +464,12 @@ static void a_busy_device_is_not_notified(void **state)
 
 static void requests_that_do_not_fit_are_refused(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
-    options.block_size = 4096;
-    options.capacity = 4096 + 3; /* the last block is not whole */
+    vblk.block_size = 4096;
+    vblk.capacity = 4096 + 3; /* the last block is not whole */
     vdev_plug(&options);
     assert_int_equal(bind(&binding), RESULT_OK);
     assert_int_equal(disk_of(&binding)->info.blocks, 512);
@@ -500,7 +500,7 @@ static void requests_that_do_not_fit_are_refused(void **state)
 
 static void read_only_disks_are_not_written(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -517,18 +517,18 @@ static void read_only_disks_are_not_written(void **state)
 
 static void the_disk_is_described(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
-    options.physical_exponent = 3;
-    options.alignment_offset = 2;
-    options.optimal_blocks = 64;
-    options.capacity = 0x123456789a0;
+    vblk.physical_exponent = 3;
+    vblk.alignment_offset = 2;
+    vblk.optimal_blocks = 64;
+    vblk.capacity = 0x123456789a0;
     vdev_plug(&options);
     assert_int_equal(bind(&binding), RESULT_OK);
     const struct disk_info *info = &disk_of(&binding)->info;
-    assert_int_equal(info->blocks, options.capacity);
+    assert_int_equal(info->blocks, vblk.capacity);
     assert_int_equal(info->blocks_per_physical, 8);
     assert_int_equal(info->lowest_aligned_block, 2);
     assert_int_equal(info->optimal_transfer_blocks, 64);
@@ -539,7 +539,7 @@ static void the_disk_is_described(void **state)
     vdev_unplug();
 
     options.features = 0;
-    options.capacity = UINT64_MAX;
+    vblk.capacity = UINT64_MAX;
     vdev_plug(&options);
     assert_int_equal(bind(&binding), RESULT_OK);
     info = &disk_of(&binding)->info;
@@ -555,7 +555,7 @@ static void the_disk_is_described(void **state)
 /* Larger in what can be had, and only what the device offered. */
 static void features_that_are_used(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -583,15 +583,15 @@ static void a_binding_takes_at_most_256_kib(void **state)
 
     for (unsigned kind = 0; kind < 8; kind++) {
         for (unsigned size = 2; size <= 1024 + LENGTH(more); size++) {
-            struct vdev_options options = vdev_usual();
+            struct vdev_options options = vblk_usual();
             struct binding binding;
             options.queue_size = size <= 1024 ? (uint16_t)size : more[size - 1025];
-            options.capacity = 16;
-            options.kind = kind & 1 ? VDEV_LEGACY : VDEV_MODERN;
+            vblk.capacity = 16;
+            options.transport = kind & 1 ? VDEV_LEGACY : VDEV_MODERN;
             /* Beyond 1024 a legacy device leaves no choice. */
-            if (size > 1024 && options.kind == VDEV_LEGACY)
+            if (size > 1024 && options.transport == VDEV_LEGACY)
                 continue;
-            options.size_max = 4096;
+            vblk.size_max = 4096;
             if (kind & 2)
                 options.features &= ~INDIRECT;
             if (kind & 4)
@@ -608,7 +608,7 @@ static void a_binding_takes_at_most_256_kib(void **state)
                 if (bytes > most)
                     most = bytes;
                 assert_true(bytes <= 256 * KIB);
-                assert_true(options.kind == VDEV_LEGACY || vdev_queue_size() <= 1024);
+                assert_true(options.transport == VDEV_LEGACY || vdev_queue_size(0) <= 1024);
                 assert_true(unbind(&binding));
             } else if ((size & (size - 1)) == 0 && !(kind & 4 && size == 2)) {
                 fail_msg("a queue of %u entries is refused: %s", size, vdev_last_log());
@@ -622,11 +622,11 @@ static void a_binding_takes_at_most_256_kib(void **state)
 
 static void a_mapping_of_less_than_a_block_fails_cleanly(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
-    options.block_size = 4096;
+    vblk.block_size = 4096;
     options.map_most = 4095;
     vdev_plug(&options);
     assert_int_equal(bind(&binding), RESULT_OK);

@@ -51,11 +51,11 @@ static void all_ended_with(struct io **io, unsigned count, enum result result)
         assert_int_equal(io_free(io[i]), result);
 }
 
-static const enum vdev_kind kinds[] = {VDEV_MODERN, VDEV_LEGACY};
+static const enum vdev_transport transports[] = {VDEV_MODERN, VDEV_LEGACY};
 
 static void quiesce_does_nothing_where_nothing_is_live(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct virtio_device device = {0};
     struct binding binding;
     (void)state;
@@ -94,11 +94,11 @@ static void quiesce_does_nothing_where_nothing_is_live(void **state)
 static void quiesce_again_leaves_the_device_alone(void **state)
 {
     (void)state;
-    for (unsigned k = 0; k < LENGTH(kinds); k++) {
-        struct vdev_options options = vdev_usual();
+    for (unsigned k = 0; k < LENGTH(transports); k++) {
+        struct vdev_options options = vblk_usual();
         struct binding binding;
 
-        options.kind = kinds[k];
+        options.transport = transports[k];
         vdev_plug(&options);
         assert_int_equal(bind(&binding), RESULT_OK);
         assert_reads_right(&binding, 0, 8192);
@@ -124,14 +124,14 @@ static void quiesce_waits_for_the_acknowledgement(void **state)
 {
     static const uint32_t reads[] = {0, 1, 7, 500};
     (void)state;
-    for (unsigned k = 0; k < LENGTH(kinds) * LENGTH(reads) * 3; k++) {
-        struct vdev_options options = vdev_usual();
+    for (unsigned k = 0; k < LENGTH(transports) * LENGTH(reads) * 3; k++) {
+        struct vdev_options options = vblk_usual();
         struct binding binding = {0};
         struct io *io[IN_FLIGHT];
         unsigned life = k % 3;
 
-        options.kind = kinds[k / 3 % LENGTH(kinds)];
-        options.reset_reads = reads[k / 3 / LENGTH(kinds)];
+        options.transport = transports[k / 3 % LENGTH(transports)];
+        options.reset_reads = reads[k / 3 / LENGTH(transports)];
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
         if (life == 0) {
@@ -171,13 +171,13 @@ static void quiesce_of_a_stuck_device_is_bounded(void **state)
 {
     static const uint32_t bounds[] = {1, 100, 1000};
     (void)state;
-    for (unsigned k = 0; k < LENGTH(kinds) * LENGTH(bounds); k++) {
-        struct vdev_options options = vdev_usual();
+    for (unsigned k = 0; k < LENGTH(transports) * LENGTH(bounds); k++) {
+        struct vdev_options options = vblk_usual();
         struct binding binding;
         struct io *io[IN_FLIGHT];
-        uint64_t bound = bounds[k / LENGTH(kinds)];
+        uint64_t bound = bounds[k / LENGTH(transports)];
 
-        options.kind = kinds[k % LENGTH(kinds)];
+        options.transport = transports[k % LENGTH(transports)];
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
         assert_int_equal(bind(&binding), RESULT_OK);
@@ -202,7 +202,7 @@ static void quiesce_of_a_stuck_device_is_bounded(void **state)
 /* It may yet answer: then it has let go after all. */
 static void quiesce_tries_a_stuck_device_again(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     struct io *io[IN_FLIGHT];
     (void)state;
@@ -222,7 +222,7 @@ static void quiesce_tries_a_stuck_device_again(void **state)
 /* Several devices, one deadline: the second has what the first has left. */
 static void a_deadline_that_is_past_leaves_one_look(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -249,7 +249,7 @@ static void a_deadline_that_is_past_leaves_one_look(void **state)
 
 static void quiesce_ends_where_the_clock_stands(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -268,7 +268,7 @@ static void quiesce_ends_where_the_clock_stands(void **state)
 
 static void quiesce_of_a_device_that_is_gone(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     struct io *io[4];
     (void)state;
@@ -288,7 +288,7 @@ static void detach_ends_what_is_in_flight(void **state)
 {
     (void)state;
     for (unsigned count = 0; count <= 128; count += 16) {
-        struct vdev_options options = vdev_usual();
+        struct vdev_options options = vblk_usual();
         struct binding binding;
         struct io *io[128];
 
@@ -311,12 +311,12 @@ static void detach_ends_what_is_in_flight(void **state)
 static void memory_of_a_stuck_device_is_not_given_back(void **state)
 {
     (void)state;
-    for (unsigned k = 0; k < LENGTH(kinds); k++) {
-        struct vdev_options options = vdev_usual();
+    for (unsigned k = 0; k < LENGTH(transports); k++) {
+        struct vdev_options options = vblk_usual();
         struct binding binding;
         struct io *io[8];
 
-        options.kind = kinds[k];
+        options.transport = transports[k];
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
         assert_int_equal(bind(&binding), RESULT_OK);
@@ -339,12 +339,12 @@ static void memory_of_a_stuck_device_is_not_given_back(void **state)
 static void a_device_that_never_answers_times_out(void **state)
 {
     (void)state;
-    for (unsigned k = 0; k < LENGTH(kinds); k++) {
-        struct vdev_options options = vdev_usual();
+    for (unsigned k = 0; k < LENGTH(transports); k++) {
+        struct vdev_options options = vblk_usual();
         struct binding binding;
         struct io *io[100];
 
-        options.kind = kinds[k];
+        options.transport = transports[k];
         options.pace = VDEV_BY_HAND;
         options.relax_ticks = 1000;
         options.reset_reads = 50;
@@ -370,7 +370,7 @@ static void a_device_that_never_answers_times_out(void **state)
 /* One that is slow, but works, does not. */
 static void a_slow_device_does_not_time_out(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     struct io *io[10];
     (void)state;
@@ -395,7 +395,7 @@ static void a_slow_device_does_not_time_out(void **state)
 /* Others keep overtaking a request that the device has lost: it must not wait for ever. */
 static void a_request_lost_among_others_times_out(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     struct io *lost;
     uint64_t since;
@@ -430,12 +430,12 @@ static void a_request_lost_among_others_times_out(void **state)
 static void a_restart_that_is_not_acknowledged(void **state)
 {
     (void)state;
-    for (unsigned k = 0; k < LENGTH(kinds); k++) {
-        struct vdev_options options = vdev_usual();
+    for (unsigned k = 0; k < LENGTH(transports); k++) {
+        struct vdev_options options = vblk_usual();
         struct binding binding;
         struct io *io[8];
 
-        options.kind = kinds[k];
+        options.transport = transports[k];
         options.pace = VDEV_BY_HAND;
         options.relax_ticks = 1000;
         vdev_plug(&options);
@@ -459,7 +459,7 @@ static void a_restart_that_is_not_acknowledged(void **state)
 /* Acknowledged late: the driver has given up on the first reset, and detach tries again. */
 static void a_restart_that_is_acknowledged_late(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     struct io *io[8];
     (void)state;
@@ -479,7 +479,7 @@ static void a_restart_that_is_acknowledged_late(void **state)
 
 static void a_device_that_says_that_it_failed_is_noticed_soon(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -499,11 +499,11 @@ static void a_device_that_says_that_it_failed_is_noticed_soon(void **state)
 static void a_first_reset_that_is_not_acknowledged(void **state)
 {
     (void)state;
-    for (unsigned k = 0; k < LENGTH(kinds); k++) {
-        struct vdev_options options = vdev_usual();
+    for (unsigned k = 0; k < LENGTH(transports); k++) {
+        struct vdev_options options = vblk_usual();
         struct binding binding;
 
-        options.kind = kinds[k];
+        options.transport = transports[k];
         options.reset_reads = VDEV_NEVER;
         vdev_plug(&options);
         uint64_t since = vdev_time();
@@ -524,11 +524,11 @@ static void a_first_reset_that_is_not_acknowledged(void **state)
 
 static void bind_and_unbind_a_thousand_times(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
-    options.capacity = 64;
+    vblk.capacity = 64;
     vdev_plug(&options);
     for (unsigned i = 0; i < 1000; i++) {
         assert_int_equal(bind(&binding), RESULT_OK);

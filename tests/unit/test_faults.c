@@ -18,9 +18,9 @@ static const char *flavour_names[] = {"modern",
 
 static struct vdev_options flavour(unsigned which)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
 
-    options.capacity = 1024;
+    vblk.capacity = 1024;
     options.queue_size = 16;
     options.relax_ticks = 2000;
     switch (which) {
@@ -28,10 +28,10 @@ static struct vdev_options flavour(unsigned which)
         options.features &= ~feature(VIRTIO_RING_F_INDIRECT_DESC);
         break;
     case 2:
-        options.kind = VDEV_TRANSITIONAL;
+        options.transport = VDEV_TRANSITIONAL;
         break;
     case 3:
-        options.kind = VDEV_LEGACY;
+        options.transport = VDEV_LEGACY;
         break;
     case 4:
         options.io_bar = true;
@@ -39,8 +39,8 @@ static struct vdev_options flavour(unsigned which)
         break;
     case 5:
         options.features |= feature(VIRTIO_BLK_F_SIZE_MAX);
-        options.size_max = 1024;
-        options.seg_max = 3;
+        vblk.size_max = 1024;
+        vblk.seg_max = 3;
         break;
     default:
         break;
@@ -65,7 +65,7 @@ static void live(struct binding *binding, bool by_exit)
         for (unsigned i = 0; i < COUNT; i++) {
             io_wait(binding, io[i]);
             if (io[i]->result == RESULT_OK && io[i]->op != DISK_FLUSH)
-                assert_memory_equal(io[i]->buffer, vdev_disk() + io[i]->sector * 512, io[i]->bytes);
+                assert_memory_equal(io[i]->buffer, vblk_disk() + io[i]->sector * 512, io[i]->bytes);
             io_free(io[i]);
         }
         if (round == 0) {

@@ -10,8 +10,8 @@
 struct bad_start {
     const char *name;
     enum result result;
-    enum vdev_lie lie;
-    enum vdev_kind kind;
+    int lie;
+    enum vdev_transport transport;
     uint64_t features, no_features;
     uint16_t queue_size; /* 0: the usual; UINT16_MAX: none */
     uint32_t block_size, size_max;
@@ -43,22 +43,22 @@ static const struct bad_start bad_starts[] = {
     {.name = "no queue (legacy)",
      .result = RESULT_UNSUPPORTED,
      .queue_size = UINT16_MAX,
-     .kind = VDEV_LEGACY},
+     .transport = VDEV_LEGACY},
     {.name = "a queue of one", .result = RESULT_UNSUPPORTED, .queue_size = 1},
     {.name = "a queue of one (legacy)",
      .result = RESULT_UNSUPPORTED,
      .queue_size = 1,
-     .kind = VDEV_LEGACY},
+     .transport = VDEV_LEGACY},
     {.name = "a queue of two without ANY_LAYOUT (legacy)",
      .result = RESULT_UNSUPPORTED,
      .queue_size = 2,
-     .kind = VDEV_LEGACY},
+     .transport = VDEV_LEGACY},
     {.name = "no blocks", .result = RESULT_NO_MEDIA, .empty = true},
     {.name = "less than a block", .result = RESULT_NO_MEDIA, .capacity = 7, .block_size = 4096},
     {.name = "a queue of more memory than we take (legacy)",
      .result = RESULT_UNSUPPORTED,
      .queue_size = 16384,
-     .kind = VDEV_LEGACY},
+     .transport = VDEV_LEGACY},
     {.name = "a block size of 131072", .result = RESULT_UNSUPPORTED, .block_size = 131072},
     {.name = "a block size of 513", .result = RESULT_UNSUPPORTED, .block_size = 513},
     {.name = "a block size of 1", .result = RESULT_UNSUPPORTED, .block_size = 1},
@@ -73,21 +73,21 @@ static const struct bad_start bad_starts[] = {
 
 static struct vdev_options bad_options(const struct bad_start *bad)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
 
-    options.kind = bad->kind;
+    options.transport = bad->transport;
     options.lie = bad->lie;
     options.features = (options.features | bad->features) & ~bad->no_features;
     if (bad->queue_size != 0)
         options.queue_size = bad->queue_size == UINT16_MAX ? 0 : bad->queue_size;
     if (bad->block_size != 0)
-        options.block_size = bad->block_size;
+        vblk.block_size = bad->block_size;
     if (bad->size_max != 0)
-        options.size_max = bad->size_max;
+        vblk.size_max = bad->size_max;
     if (bad->capacity != 0)
-        options.capacity = bad->capacity;
+        vblk.capacity = bad->capacity;
     if (bad->empty)
-        options.capacity = 0;
+        vblk.capacity = 0;
     return options;
 }
 
@@ -119,15 +119,14 @@ static void bad_devices_are_refused(void **state)
 /* A transitional device whose modern registers are of no use is still a legacy one. */
 static void bad_modern_registers_leave_the_legacy_ones(void **state)
 {
-    static const enum vdev_lie lies[] = {LIE_NO_CAPABILITIES,    LIE_CAPABILITY_LOOP,
-                                         LIE_COMMON_OUTSIDE_BAR, LIE_COMMON_WRAPS,
-                                         LIE_COMMON_SHORT,       LIE_COMMON_IN_NO_BAR};
+    static const int lies[] = {LIE_NO_CAPABILITIES, LIE_CAPABILITY_LOOP, LIE_COMMON_OUTSIDE_BAR,
+                               LIE_COMMON_WRAPS,    LIE_COMMON_SHORT,    LIE_COMMON_IN_NO_BAR};
     (void)state;
     for (unsigned i = 0; i < LENGTH(lies); i++) {
-        struct vdev_options options = vdev_usual();
+        struct vdev_options options = vblk_usual();
         struct binding binding;
 
-        options.kind = VDEV_TRANSITIONAL;
+        options.transport = VDEV_TRANSITIONAL;
         options.lie = lies[i];
         vdev_plug(&options);
         assert_int_equal(bind(&binding), RESULT_OK);
@@ -141,7 +140,7 @@ static void bad_modern_registers_leave_the_legacy_ones(void **state)
 
 static void unusable_capabilities_are_passed_over(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -155,14 +154,14 @@ static void unusable_capabilities_are_passed_over(void **state)
 
 static void a_configuration_that_moves_is_read_again(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
     options.lie = LIE_CONFIG_MOVES_ONCE;
     vdev_plug(&options);
     assert_int_equal(bind(&binding), RESULT_OK);
-    assert_int_equal(disk_of(&binding)->info.blocks, options.capacity);
+    assert_int_equal(disk_of(&binding)->info.blocks, vblk.capacity);
     assert_true(unbind(&binding));
     assert_clean();
 }
@@ -172,7 +171,7 @@ static void every_notify_multiplier(void **state)
     static const uint32_t scales[] = {0, 2, 4, 64, 1024};
     (void)state;
     for (unsigned i = 0; i < LENGTH(scales); i++) {
-        struct vdev_options options = vdev_usual();
+        struct vdev_options options = vblk_usual();
         struct binding binding;
 
         options.notify_scale = scales[i];
@@ -188,7 +187,7 @@ static void every_notify_multiplier(void **state)
 /* What a device may say about a request, and what becomes of that request. */
 static const struct {
     const char *name;
-    enum vdev_lie lie;
+    int lie;
     bool restarts;
     bool logs;
 } bad_answers[] = {
@@ -213,7 +212,7 @@ static void bad_answers_end_requests_with_an_error(void **state)
     (void)state;
 
     for (unsigned i = 0; i < LENGTH(bad_answers) * 4; i++) {
-        struct vdev_options options = vdev_usual();
+        struct vdev_options options = vblk_usual();
         struct binding binding;
         unsigned which = i / 4;
         enum disk_op op = i % 2 ? DISK_WRITE : DISK_READ;
@@ -252,11 +251,11 @@ static void bad_answers_end_requests_with_an_error(void **state)
 /* The id that came is that of another request in flight, or of one that is done. */
 static void an_id_twice_is_noticed_among_many(void **state)
 {
-    static const enum vdev_lie lies[] = {LIE_ID_TWICE, LIE_ID_OF_NOBODY};
+    static const int lies[] = {LIE_ID_TWICE, LIE_ID_OF_NOBODY};
     (void)state;
 
     for (unsigned k = 0; k < LENGTH(lies) * 2; k++) {
-        struct vdev_options options = vdev_usual();
+        struct vdev_options options = vblk_usual();
         struct binding binding;
         struct io *io[32];
         unsigned good = 0;
@@ -279,7 +278,7 @@ static void an_id_twice_is_noticed_among_many(void **state)
         for (unsigned i = 0; i < LENGTH(io); i++) {
             io_wait(&binding, io[i]);
             if (io[i]->result == RESULT_OK) {
-                assert_memory_equal(io[i]->buffer, vdev_disk() + 8 * i * 512, 4096);
+                assert_memory_equal(io[i]->buffer, vblk_disk() + 8 * i * 512, 4096);
                 good++;
             } else {
                 assert_int_equal(io[i]->result, RESULT_DEVICE_ERROR);
@@ -299,7 +298,7 @@ static void an_id_twice_is_noticed_among_many(void **state)
 /* Nothing written at a read, all of the data at a write: devices that exist say such things. */
 static void careless_lengths_are_taken(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
@@ -317,13 +316,13 @@ static void careless_lengths_are_taken(void **state)
 
 static void an_error_in_one_piece_fails_the_request_once(void **state)
 {
-    struct vdev_options options = vdev_usual();
+    struct vdev_options options = vblk_usual();
     struct binding binding;
     (void)state;
 
     for (uint32_t lies = 1; lies < 40; lies += 3) {
         options.features |= SIZE_MAX_F;
-        options.size_max = 4096;
+        vblk.size_max = 4096;
         options.pace = VDEV_SHUFFLED;
         options.lie = LIE_STATUS_IOERR;
         options.lies = lies;
@@ -345,8 +344,8 @@ static void an_error_in_one_piece_fails_the_request_once(void **state)
 static void a_device_that_changes_in_a_restart(void **state)
 {
     static const struct {
-        enum vdev_lie lie;
-        enum vdev_kind kind;
+        int lie;
+        enum vdev_transport transport;
         enum result result;
     } changes[] = {
         {LIE_NONE, VDEV_MODERN, RESULT_OK},
@@ -360,11 +359,11 @@ static void a_device_that_changes_in_a_restart(void **state)
     };
     (void)state;
     for (unsigned i = 0; i < LENGTH(changes); i++) {
-        struct vdev_options options = vdev_usual();
+        struct vdev_options options = vblk_usual();
         struct binding binding;
         struct io *io[3];
 
-        options.kind = changes[i].kind;
+        options.transport = changes[i].transport;
         options.lie = changes[i].lie;
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
