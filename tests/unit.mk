@@ -6,18 +6,21 @@
 #   make test-fuzz     libFuzzer, a bounded number of runs from a fixed seed
 #   make test-broken   builds that break a rule of the contract: the tests have to fail on them
 
-UNIT_VIRTIO_SUITES := ring blk start exit faults
+UNIT_VIRTIO_KINDS := blk
+UNIT_VIRTIO_SUITES := ring start exit faults $(UNIT_VIRTIO_KINDS)
 UNIT_XEN_SUITES := xen_store xen_grants xen_start xen_blk xen_lies xen_exit xen_faults
 UNIT_CC := gcc
 UNIT_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 UNIT_CFLAGS := -std=c11 -O1 -g -fno-omit-frame-pointer $(WARN) $(UNIT_SANITIZE)
 UNIT_BUILD := $(BUILD)/unit
 
-# The drivers of one kind, the model of their other side, and what their suites share.
-VIRTIO_MODEL := tests/model/dma.c tests/model/virtio_device.c tests/model/virtio_blk.c
+# The drivers, the model of their other side, and what their suites share. All virtio suites are made
+# of the same, whatever kind they are about, so that one that is for each kind has them all.
+VIRTIO_MODEL := tests/model/dma.c $(sort $(wildcard tests/model/virtio_*.c))
 XEN_MODEL := tests/model/dma.c tests/model/xen_host.c tests/model/xen_store.c \
 	tests/model/xen_blkback.c
-UNIT_VIRTIO_SRC := $(CORE_VIRTIO_SRC) $(VIRTIO_MODEL) tests/unit/harness.c
+UNIT_VIRTIO_SRC := $(CORE_VIRTIO_SRC) $(VIRTIO_MODEL) tests/unit/harness.c \
+	tests/unit/kinds.c $(UNIT_VIRTIO_KINDS:%=tests/unit/%_harness.c)
 UNIT_XEN_SRC := $(CORE_XEN_SRC) $(XEN_MODEL) tests/unit/xen_harness.c
 UNIT_VIRTIO := $(UNIT_VIRTIO_SUITES:%=$(UNIT_BUILD)/test_%)
 UNIT_XEN := $(UNIT_XEN_SUITES:%=$(UNIT_BUILD)/test_%)
@@ -57,7 +60,8 @@ FUZZ_RUNS ?= 20000
 FUZZ_SECONDS ?= 30
 FUZZ_CFLAGS := -std=c11 -O1 -g $(WARN) -fsanitize=fuzzer,address,undefined \
 	-fno-sanitize-recover=all -I.
-FUZZERS := virtio_blk xen
+FUZZERS_VIRTIO := $(UNIT_VIRTIO_KINDS:%=virtio_%)
+FUZZERS := $(FUZZERS_VIRTIO) xen
 # What leads to new ground is what the driver does; the Xen host's own ways are many.
 $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(filter %xen_host.c %xen_store.c %xen_blkback.c,$(XEN_MODEL))): \
     FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(FUZZ_CFLAGS)) -fsanitize=address,undefined
@@ -66,8 +70,8 @@ $(FUZZ_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	clang $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(FUZZ_BUILD)/virtio_blk: $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(CORE_VIRTIO_SRC) $(VIRTIO_MODEL) \
-	tests/fuzz/virtio_blk.c)
+$(FUZZERS_VIRTIO:%=$(FUZZ_BUILD)/%): $(FUZZ_BUILD)/%: $(FUZZ_BUILD)/tests/fuzz/%.o \
+		$(patsubst %.c,$(FUZZ_BUILD)/%.o,$(CORE_VIRTIO_SRC) $(VIRTIO_MODEL))
 	clang $(FUZZ_CFLAGS) -o $@ $^
 
 $(FUZZ_BUILD)/xen: $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(CORE_XEN_SRC) $(XEN_MODEL) tests/fuzz/xen.c)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /* The disk as its users see it: every byte right, whatever the device is like. */
 
-#include "tests/unit/harness.h"
+#include "tests/unit/blk_harness.h"
 
 #define KIB          1024u
 #define SIXTY_FOUR_K 65536u
@@ -160,7 +160,7 @@ static void every_byte_right_on_every_device(void **state)
             if (pace == 3)
                 options.map_most = flavours[i].block_size * 2 + 100;
             vdev_plug(&options);
-            if (bind(&binding) != RESULT_OK)
+            if (blk_bind(&binding) != RESULT_OK)
                 fail_msg("%s: %s", flavours[i].name, vdev_last_log());
             assert_int_equal(vdev_uses_legacy(), flavours[i].transport == VDEV_LEGACY);
             assert_int_equal(disk_of(&binding)->info.block_size, flavours[i].block_size);
@@ -186,7 +186,7 @@ static void any_alignment_of_the_buffer(void **state)
 
         options.queue_size = sizes[i];
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         for (size_t misalign = 0; misalign < 130; misalign++) {
             struct io *write = io_new(DISK_WRITE, misalign, 1024, misalign);
             struct io *read = io_new(DISK_READ, misalign, 1024, misalign + 3);
@@ -230,7 +230,7 @@ static void ring_indices_wrap_at_65536(void **state)
         if (!rings[i].indirect)
             options.features &= ~INDIRECT;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         /* One byte of each answer is looked at, all of every 97th. */
         unsigned char buffers[8][512];
         struct io *io[8];
@@ -266,7 +266,7 @@ static void requests_larger_than_the_limits(void **state)
     vblk.capacity = 32768;
     options.pace = VDEV_SHUFFLED;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_reads_right(&binding, 0, 16u << 20);
     assert_int_equal(io_run(&binding, DISK_WRITE, 3, (9u << 20) + 512, 1), RESULT_OK);
     assert_reads_right(&binding, 0, 16u << 20);
@@ -283,7 +283,7 @@ static void many_in_flight_at_once(void **state)
 
     options.pace = VDEV_BY_HAND;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     for (unsigned i = 0; i < LENGTH(io); i++) {
         io[i] = io_new(DISK_READ, i, 512, i % 5);
         assert_int_equal(io_submit(&binding, io[i]), RESULT_OK);
@@ -312,7 +312,7 @@ static void flush_covers_all_before_it(void **state)
 
     options.pace = VDEV_SHUFFLED;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     for (unsigned round = 0; round < 50; round++) {
         struct io *write[6], *later, *flush;
         options.seed++;
@@ -348,7 +348,7 @@ static void flush_without_a_cache_is_done_at_once(void **state)
 
     options.features &= ~FLUSH;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_false(disk_of(&binding)->info.write_cache);
     struct io *flush = io_new(DISK_FLUSH, 0, 0, 0);
     assert_int_equal(io_submit(&binding, flush), RESULT_OK);
@@ -371,7 +371,7 @@ static void pending_requests_keep_their_order(void **state)
     options.features &= ~INDIRECT;
     options.pace = VDEV_ONE_BY_ONE;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     for (unsigned i = 0; i < LENGTH(io); i++) {
         io[i] =
             i % 7 == 3 ? io_new(DISK_FLUSH, 0, 0, 0) : io_new(DISK_WRITE, i, 512 * (1 + i % 3), 0);
@@ -398,7 +398,7 @@ static void one_notification_for_a_batch(void **state)
     options.features |= SIZE_MAX_F;
     vblk.size_max = 4096;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_reads_right(&binding, 0, 1u << 20);
     assert_int_equal(vdev_counted()->requests, 16);
     assert_int_equal(vdev_counted()->notifications, 1);
@@ -415,7 +415,7 @@ static void a_polling_device_is_not_notified(void **state)
     for (unsigned event_idx = 0; event_idx < 2; event_idx++) {
         options.notices = VDEV_WANTS_NONE;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         for (unsigned i = 0; i < 100; i++)
             assert_reads_right(&binding, i, 512);
         assert_int_equal(vdev_counted()->notifications, 0);
@@ -438,7 +438,7 @@ static void a_busy_device_is_not_notified(void **state)
         options.notices = VDEV_WANTS_WHEN_IDLE;
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         for (unsigned round = 1; round < 10; round++) {
             io[0] = io_new(DISK_READ, 0, 512, 0);
             assert_int_equal(io_submit(&binding, io[0]), RESULT_OK);
@@ -471,7 +471,7 @@ static void requests_that_do_not_fit_are_refused(void **state)
     vblk.block_size = 4096;
     vblk.capacity = 4096 + 3; /* the last block is not whole */
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_int_equal(disk_of(&binding)->info.blocks, 512);
     static const struct {
         uint64_t sector;
@@ -506,7 +506,7 @@ static void read_only_disks_are_not_written(void **state)
 
     options.features |= feature(VIRTIO_BLK_F_RO);
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_true(disk_of(&binding)->info.read_only);
     assert_int_equal(io_run(&binding, DISK_WRITE, 0, 512, 0), RESULT_WRITE_PROTECTED);
     assert_reads_right(&binding, 0, 4096);
@@ -526,7 +526,7 @@ static void the_disk_is_described(void **state)
     vblk.optimal_blocks = 64;
     vblk.capacity = 0x123456789a0;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     const struct disk_info *info = &disk_of(&binding)->info;
     assert_int_equal(info->blocks, vblk.capacity);
     assert_int_equal(info->blocks_per_physical, 8);
@@ -541,7 +541,7 @@ static void the_disk_is_described(void **state)
     options.features = 0;
     vblk.capacity = UINT64_MAX;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     info = &disk_of(&binding)->info;
     assert_int_equal(info->block_size, 512);
     assert_true(info->blocks == UINT64_MAX);
@@ -561,7 +561,7 @@ static void features_that_are_used(void **state)
 
     options.features = ~feature(VIRTIO_BLK_F_RO) & ~feature(VIRTIO_BLK_F_SIZE_MAX);
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     uint64_t wanted = feature(VIRTIO_F_VERSION_1) | feature(VIRTIO_F_ACCESS_PLATFORM) | FLUSH |
                       BLK_SIZE | INDIRECT | feature(VIRTIO_BLK_F_TOPOLOGY);
     assert_int_equal(vdev_features() & wanted, wanted);
@@ -602,7 +602,7 @@ static void a_binding_takes_at_most_256_kib(void **state)
             if (size > 20 && size < 1000 && (size & (size - 1)) != 0 && size % 37 != 0)
                 continue;
             vdev_plug(&options);
-            enum result result = bind(&binding);
+            enum result result = blk_bind(&binding);
             if (result == RESULT_OK) {
                 size_t bytes = sizeof(struct blk) + binding.memory_bytes;
                 if (bytes > most)
@@ -629,7 +629,7 @@ static void a_mapping_of_less_than_a_block_fails_cleanly(void **state)
     vblk.block_size = 4096;
     options.map_most = 4095;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_int_equal(io_run(&binding, DISK_READ, 0, 65536, 0), RESULT_NO_MEMORY);
     assert_int_equal(vdev_counted()->maps, vdev_counted()->unmaps);
     vdev_now()->map_most = 4096;

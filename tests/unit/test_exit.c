@@ -2,9 +2,8 @@
 /* Letting go: the exit through the poor door, detach, restart, and devices that do not answer
  * (C2 to C7). */
 
-#include "tests/unit/harness.h"
+#include "tests/unit/blk_harness.h"
 
-#define MS        ((uint64_t)VDEV_TICKS_PER_MS)
 #define IN_FLIGHT 32u
 
 static struct poor_door door_for(uint64_t ms)
@@ -15,12 +14,9 @@ static struct poor_door door_for(uint64_t ms)
 /* The exit, as firmware does it; afterwards the device tries all that it still can. */
 static bool leave(struct binding *binding, uint64_t bound_ms)
 {
-    struct poor_door door = door_for(bound_ms);
     uint64_t since = vdev_time();
+    bool let_go = quiesce(binding, bound_ms);
 
-    vdev_poor(true);
-    bool let_go = virtio_quiesce(&binding->blk->device.exit, &door);
-    vdev_poor(false);
     /* Writing the status, and one more look, are allowed after the bound. */
     assert_true(vdev_time() - since <= bound_ms * MS + 200);
     assert_false(vdev_master());
@@ -78,8 +74,8 @@ static void quiesce_does_nothing_where_nothing_is_live(void **state)
     vdev_poor(false);
 
     /* A binding that has come and gone. */
-    assert_int_equal(bind(&binding), RESULT_OK);
-    struct virtio_exit exit = binding.blk->device.exit;
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
+    struct virtio_exit exit = device_of(&binding)->exit;
     assert_true(unbind(&binding) || true);
     exit.state = VIRTIO_DORMANT;
     uint64_t reads = vdev_counted()->reads, resets = vdev_counted()->resets;
@@ -100,14 +96,14 @@ static void quiesce_again_leaves_the_device_alone(void **state)
 
         options.transport = transports[k];
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         assert_reads_right(&binding, 0, 8192);
         assert_true(leave(&binding, 100));
         assert_int_equal(vdev_counted()->master_off, 1);
         uint64_t reads = vdev_counted()->reads, resets = vdev_counted()->resets;
         struct poor_door door = door_for(100);
         for (unsigned i = 0; i < 3; i++)
-            assert_true(virtio_quiesce(&binding.blk->device.exit, &door));
+            assert_true(virtio_quiesce(&device_of(&binding)->exit, &door));
         assert_int_equal(vdev_counted()->reads, reads);
         assert_int_equal(vdev_counted()->resets, resets);
         assert_int_equal(vdev_counted()->master_off, 1);
@@ -135,16 +131,11 @@ static void quiesce_waits_for_the_acknowledgement(void **state)
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
         if (life == 0) {
-            struct blk *blk = calloc(1, sizeof(*blk));
-            assert_non_null(blk);
-            binding.blk = blk;
-            assert_int_equal(blk_attach(blk, vdev_door(), vdev_where(), &binding.memory_bytes),
-                             RESULT_OK);
+            assert_int_equal(attach(&binding, &blk_test), RESULT_OK);
             assert_true(leave(&binding, 100));
-            assert_true(blk_detach(blk));
-            free(blk);
+            assert_true(unbind(&binding));
         } else {
-            assert_int_equal(bind(&binding), RESULT_OK);
+            assert_int_equal(blk_bind(&binding), RESULT_OK);
             if (life == 2)
                 start_reads(&binding, io, IN_FLIGHT);
             assert_true(leave(&binding, 100));
@@ -180,11 +171,11 @@ static void quiesce_of_a_stuck_device_is_bounded(void **state)
         options.transport = transports[k % LENGTH(transports)];
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         start_reads(&binding, io, IN_FLIGHT);
         vdev_now()->reset_reads = VDEV_NEVER;
         assert_false(leave(&binding, bound));
-        assert_int_equal(binding.blk->device.exit.state, VIRTIO_STUCK);
+        assert_int_equal(device_of(&binding)->exit.state, VIRTIO_STUCK);
         /* Again, and still bounded. */
         assert_false(leave(&binding, bound));
         assert_int_equal(io_run(&binding, DISK_READ, 0, 512, 0), RESULT_DEVICE_ERROR);
@@ -209,7 +200,7 @@ static void quiesce_tries_a_stuck_device_again(void **state)
 
     options.pace = VDEV_BY_HAND;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     start_reads(&binding, io, IN_FLIGHT);
     vdev_now()->stuck_reset_at = 2;
     assert_false(leave(&binding, 50));
@@ -228,19 +219,19 @@ static void a_deadline_that_is_past_leaves_one_look(void **state)
 
     options.reset_reads = 0;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     struct poor_door door = {.deadline = vdev_time() - 1000};
-    assert_true(virtio_quiesce(&binding.blk->device.exit, &door));
+    assert_true(virtio_quiesce(&device_of(&binding)->exit, &door));
     assert_true(unbind(&binding));
     assert_clean();
     vdev_unplug();
 
     options.reset_reads = 2;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     door.deadline = vdev_time() - 1000;
     uint64_t since = vdev_time();
-    assert_false(virtio_quiesce(&binding.blk->device.exit, &door));
+    assert_false(virtio_quiesce(&device_of(&binding)->exit, &door));
     assert_true(vdev_time() - since < MS);
     assert_false(vdev_master());
     assert_true(unbind(&binding)); /* with time, it lets go */
@@ -254,12 +245,12 @@ static void quiesce_ends_where_the_clock_stands(void **state)
     (void)state;
 
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     vdev_now()->reset_reads = VDEV_NEVER;
     vdev_now()->clock_stands = true;
     struct poor_door door = {.deadline = UINT64_MAX / 4};
     uint64_t reads = vdev_counted()->reads;
-    assert_false(virtio_quiesce(&binding.blk->device.exit, &door));
+    assert_false(virtio_quiesce(&device_of(&binding)->exit, &door));
     assert_true(vdev_counted()->reads - reads < 10000000);
     vdev_now()->clock_stands = false;
     assert_false(unbind(&binding));
@@ -275,7 +266,7 @@ static void quiesce_of_a_device_that_is_gone(void **state)
 
     options.pace = VDEV_BY_HAND;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     start_reads(&binding, io, 4);
     vdev_vanish();
     assert_false(leave(&binding, 100));
@@ -296,7 +287,7 @@ static void detach_ends_what_is_in_flight(void **state)
         options.queue_size = count % 32 ? 16 : 256;
         options.reset_reads = 100; /* it writes into buffers until then */
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         start_reads(&binding, io, count);
         vdev_finish(count / 3);
         assert_true(unbind(&binding));
@@ -319,7 +310,7 @@ static void memory_of_a_stuck_device_is_not_given_back(void **state)
         options.transport = transports[k];
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         start_reads(&binding, io, LENGTH(io));
         vdev_now()->reset_reads = VDEV_NEVER;
         uint64_t since = vdev_time();
@@ -349,7 +340,7 @@ static void a_device_that_never_answers_times_out(void **state)
         options.relax_ticks = 1000;
         options.reset_reads = 50;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         vdev_skip_ms(3 * PIECE_TIMEOUT_MS); /* an idle disk does not run out of time */
         uint64_t since = vdev_time();
         start_reads(&binding, io, LENGTH(io));
@@ -377,7 +368,7 @@ static void a_slow_device_does_not_time_out(void **state)
 
     options.pace = VDEV_BY_HAND;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     start_reads(&binding, io, LENGTH(io));
     for (unsigned i = 0; i < LENGTH(io); i++) {
         vdev_skip_ms(PIECE_TIMEOUT_MS * 9 / 10);
@@ -403,7 +394,7 @@ static void a_request_lost_among_others_times_out(void **state)
 
     options.pace = VDEV_LAST_FIRST;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     lost = io_new(DISK_READ, 0, 4096, 0);
     assert_int_equal(io_submit(&binding, lost), RESULT_OK);
     since = vdev_time();
@@ -439,7 +430,7 @@ static void a_restart_that_is_not_acknowledged(void **state)
         options.pace = VDEV_BY_HAND;
         options.relax_ticks = 1000;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         start_reads(&binding, io, LENGTH(io));
         vdev_now()->reset_reads = VDEV_NEVER;
         uint64_t since = vdev_time();
@@ -466,7 +457,7 @@ static void a_restart_that_is_acknowledged_late(void **state)
 
     options.pace = VDEV_BY_HAND;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     start_reads(&binding, io, LENGTH(io));
     vdev_now()->stuck_reset_at = 2;
     assert_int_not_equal(disk_of(&binding)->ops->restart(disk_of(&binding), RESULT_TIMEOUT),
@@ -485,7 +476,7 @@ static void a_device_that_says_that_it_failed_is_noticed_soon(void **state)
 
     options.pace = VDEV_BY_HAND;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     vdev_break();
     uint64_t since = vdev_time();
     assert_int_equal(io_run(&binding, DISK_READ, 0, 4096, 0), RESULT_DEVICE_ERROR);
@@ -507,14 +498,14 @@ static void a_first_reset_that_is_not_acknowledged(void **state)
         options.reset_reads = VDEV_NEVER;
         vdev_plug(&options);
         uint64_t since = vdev_time();
-        assert_int_equal(bind(&binding), RESULT_TIMEOUT);
+        assert_int_equal(blk_bind(&binding), RESULT_TIMEOUT);
         assert_true(vdev_time() - since < (VIRTIO_RESET_MS + 100) * MS);
         assert_true(vdev_counted()->logs != 0);
         assert_int_equal(dma_shared(), 0);
         assert_no_violation();
         /* And if it comes round later, it can be had. */
         vdev_now()->reset_reads = 2;
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         assert_reads_right(&binding, 0, 4096);
         assert_true(unbind(&binding));
         assert_clean();
@@ -531,7 +522,7 @@ static void bind_and_unbind_a_thousand_times(void **state)
     vblk.capacity = 64;
     vdev_plug(&options);
     for (unsigned i = 0; i < 1000; i++) {
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         if (i % 10 == 0)
             assert_reads_right(&binding, i % 60, 2048);
         assert_true(unbind(&binding));

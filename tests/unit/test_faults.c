@@ -5,9 +5,7 @@
  * device is as after power-on unless it refused to be reset (C5, C6, C7).
  */
 
-#include "tests/unit/harness.h"
-
-#define MS ((uint64_t)VDEV_TICKS_PER_MS)
+#include "tests/unit/blk_harness.h"
 
 static const char *flavour_names[] = {"modern",
                                       "modern, direct",
@@ -84,12 +82,8 @@ static void live(struct binding *binding, bool by_exit)
         io[i] = io_new(i % 2 ? DISK_WRITE : DISK_READ, i * 20, 4096, 0);
         io_submit(binding, io[i]);
     }
-    if (by_exit) {
-        struct poor_door door = {.deadline = clock_ticks() + 100 * MS};
-        vdev_poor(true);
-        virtio_quiesce(&binding->blk->device.exit, &door);
-        vdev_poor(false);
-    }
+    if (by_exit)
+        quiesce(binding, 100);
     unbind(binding);
     for (unsigned i = 0; i < COUNT; i++)
         io_free(io[i]);
@@ -102,7 +96,7 @@ static bool run_with(const struct vdev_options *options, const char *name, uint6
 
     vdev_plug(options);
     uint64_t since = vdev_time();
-    bool bound = bind(&binding) == RESULT_OK;
+    bool bound = blk_bind(&binding) == RESULT_OK;
     if (bound)
         live(&binding, by_exit);
     /* Nothing takes longer than a few resets and one time-out. */

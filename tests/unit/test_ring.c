@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /* The ring by itself: what is planned, and what is believed of what comes back. */
 
+#include "core/virtio/ring.h"
 #include "tests/unit/harness.h"
 
 #define INDIRECT  feature(VIRTIO_RING_F_INDIRECT_DESC)

@@ -2,7 +2,7 @@
 /* Devices that cannot be driven, or that stop being worth it: each ends in the right result, with a
  * sentence in the log, and with the device as after power-on (C5, C7, C9). */
 
-#include "tests/unit/harness.h"
+#include "tests/unit/blk_harness.h"
 
 #define INDIRECT   feature(VIRTIO_RING_F_INDIRECT_DESC)
 #define SIZE_MAX_F feature(VIRTIO_BLK_F_SIZE_MAX)
@@ -101,7 +101,7 @@ static void bad_devices_are_refused(void **state)
         struct binding binding;
 
         vdev_plug(&options);
-        enum result result = bind(&binding);
+        enum result result = blk_bind(&binding);
         if (result == RESULT_OK)
             unbind(&binding);
         if (result != bad_starts[i].result || vdev_counted()->logs == 0 || vdev_status() != 0 ||
@@ -129,7 +129,7 @@ static void bad_modern_registers_leave_the_legacy_ones(void **state)
         options.transport = VDEV_TRANSITIONAL;
         options.lie = lies[i];
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         assert_true(vdev_uses_legacy());
         assert_reads_right(&binding, 5, 8192);
         assert_true(unbind(&binding));
@@ -146,7 +146,7 @@ static void unusable_capabilities_are_passed_over(void **state)
 
     options.lie = LIE_DECOYS;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_reads_right(&binding, 0, 4096);
     assert_true(unbind(&binding));
     assert_clean();
@@ -160,7 +160,7 @@ static void a_configuration_that_moves_is_read_again(void **state)
 
     options.lie = LIE_CONFIG_MOVES_ONCE;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_int_equal(disk_of(&binding)->info.blocks, vblk.capacity);
     assert_true(unbind(&binding));
     assert_clean();
@@ -176,7 +176,7 @@ static void every_notify_multiplier(void **state)
 
         options.notify_scale = scales[i];
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         assert_reads_right(&binding, 0, 4096);
         assert_true(unbind(&binding));
         assert_clean();
@@ -221,7 +221,7 @@ static void bad_answers_end_requests_with_an_error(void **state)
         if (i % 4 >= 2)
             options.features &= ~INDIRECT;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         uint64_t since = vdev_time();
         enum result result = io_run(&binding, op, 9, 4096, 3);
         uint64_t took = vdev_time() - since;
@@ -264,7 +264,7 @@ static void an_id_twice_is_noticed_among_many(void **state)
             options.features &= ~INDIRECT;
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         for (unsigned i = 0; i < LENGTH(io); i++) {
             io[i] = io_new(DISK_READ, 8 * i, 4096, i);
             assert_int_equal(io_submit(&binding, io[i]), RESULT_OK);
@@ -304,7 +304,7 @@ static void careless_lengths_are_taken(void **state)
 
     options.lie = LIE_LENGTH_CARELESS;
     vdev_plug(&options);
-    assert_int_equal(bind(&binding), RESULT_OK);
+    assert_int_equal(blk_bind(&binding), RESULT_OK);
     assert_int_equal(io_run(&binding, DISK_WRITE, 9, 4096, 3), RESULT_OK);
     assert_int_equal(io_run(&binding, DISK_READ, 9, 4096, 3), RESULT_OK);
     assert_reads_right(&binding, 0, 1u << 16);
@@ -329,7 +329,7 @@ static void an_error_in_one_piece_fails_the_request_once(void **state)
         options.seed = lies;
         options.queue_size = lies % 2 ? 4 : 128;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         assert_int_equal(io_run(&binding, DISK_READ, 0, 1u << 20, 1), RESULT_DEVICE_ERROR);
         vdev_now()->lies = 0;
         assert_reads_right(&binding, 0, 1u << 20);
@@ -367,7 +367,7 @@ static void a_device_that_changes_in_a_restart(void **state)
         options.lie = changes[i].lie;
         options.pace = VDEV_BY_HAND;
         vdev_plug(&options);
-        assert_int_equal(bind(&binding), RESULT_OK);
+        assert_int_equal(blk_bind(&binding), RESULT_OK);
         for (unsigned k = 0; k < LENGTH(io); k++) {
             io[k] = io_new(k == 1 ? DISK_WRITE : DISK_READ, k, 512, 0);
             assert_int_equal(io_submit(&binding, io[k]), RESULT_OK);
