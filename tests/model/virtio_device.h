@@ -10,6 +10,27 @@
  * There is one device at a time. Time is simulated: each register access, each look at the clock
  * and each cpu_relax() costs some; the device works when it is notified and while the driver
  * relaxes.
+ *
+ * This is the transport. What the device is for is a kind (virtio_kind.h). To add one, say "foo":
+ *
+ *   tests/model/virtio_foo.{c,h}   a struct vdev_kind: PCI ids, queues, features, config_read(),
+ *                                  accept() with what the driver may ask for, serve(); ready() if
+ *                                  a chain may have to wait for something, as a receive buffer does
+ *                                  for a packet; forget() if a chain has state of its own. Lies of
+ *                                  its own count from LIE_OF_KIND. vfoo_usual() resets what the
+ *                                  device is like, and returns vdev_usual(&vfoo_kind).
+ *   tests/unit/foo_harness.{c,h}   a struct test_kind foo_test (harness.h): the driver's attach,
+ *                                  start and detach, and what test_start, test_exit and test_faults
+ *                                  want done with it. All suites are linked with all harnesses, so
+ *                                  global names say whose they are.
+ *   tests/unit/kinds.c             &foo_test in the table: start, exit and faults run for it.
+ *   tests/unit/test_foo*.c         its own suites: foo, foo_lies, ...
+ *   tests/fuzz/virtio_foo.c        its fuzzer.
+ *   tests/unit.mk                  foo in UNIT_VIRTIO_KINDS, once all of these are there. A
+ *                                  broken build names "Suite: foo_lies", or "Suite: exit" and
+ *                                  "Fails: TEST, NAME" with the test_kind's name.
+ *
+ * Each queue has its own ring state; lies and pace are for all of them, or for lie_queue.
  */
 #pragma once
 

@@ -146,6 +146,130 @@ void assert_reads_right(struct binding *binding, uint64_t sector, size_t bytes)
     io_free(io);
 }
 
+void io_start_many(struct binding *binding, struct io **io, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        io[i] = io_new(i % 4 == 3 ? DISK_WRITE : DISK_READ, 8 * i, 4096, i);
+        assert_int_equal(io_submit(binding, io[i]), RESULT_OK);
+    }
+}
+
+void io_all_ended(struct io **io, unsigned count, enum result result)
+{
+    for (unsigned i = 0; i < count; i++)
+        assert_int_equal(io_free(io[i]), result);
+}
+
+/* ---- What the tests of every kind want done ---- */
+
+static struct io *in_flight[32];
+
+static void work(struct binding *binding)
+{
+    assert_reads_right(binding, 5, 8192);
+}
+
+static void busy(struct binding *binding)
+{
+    io_start_many(binding, in_flight, LENGTH(in_flight));
+}
+
+static void refused(struct binding *binding)
+{
+    assert_int_equal(io_run(binding, DISK_READ, 0, 512, 0), RESULT_DEVICE_ERROR);
+    disk_poll(binding);
+    assert_int_not_equal(disk_of(binding)->ops->restart(disk_of(binding), RESULT_ABORTED),
+                         RESULT_OK);
+}
+
+static void ended(enum result result)
+{
+    io_all_ended(in_flight, LENGTH(in_flight), result);
+}
+
+static const char *flavour_names[] = {"modern",
+                                      "modern, direct",
+                                      "transitional",
+                                      "legacy",
+                                      "modern, I/O BAR, queue of 2",
+                                      "modern, small segments"};
+
+static struct vdev_options flavour(unsigned which, const char **name)
+{
+    struct vdev_options options = vblk_usual();
+
+    *name = flavour_names[which];
+    vblk.capacity = 1024;
+    options.queue_size = 16;
+    options.relax_ticks = 2000;
+    switch (which) {
+    case 1:
+        options.features &= ~feature(VIRTIO_RING_F_INDIRECT_DESC);
+        break;
+    case 2:
+        options.transport = VDEV_TRANSITIONAL;
+        break;
+    case 3:
+        options.transport = VDEV_LEGACY;
+        break;
+    case 4:
+        options.io_bar = true;
+        options.queue_size = 2;
+        break;
+    case 5:
+        options.features |= feature(VIRTIO_BLK_F_SIZE_MAX);
+        vblk.size_max = 1024;
+        vblk.seg_max = 3;
+        break;
+    default:
+        break;
+    }
+    return options;
+}
+
+/* A life: start, transfers of all kinds, a restart, more transfers, and the end (by the exit first,
+ * every other time). Results may be anything but a lie: what is said to have worked has worked. */
+static void live(struct binding *binding, bool by_exit)
+{
+    enum { COUNT = 12 };
+    struct io *io[COUNT];
+
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < COUNT; i++) {
+            io[i] = i % 5 == 4
+                        ? io_new(DISK_FLUSH, 0, 0, 0)
+                        : io_new(i % 2 ? DISK_WRITE : DISK_READ, 40 * i, 512 * (1 + i * 2), i);
+            io_submit(binding, io[i]);
+        }
+        for (unsigned i = 0; i < COUNT; i++) {
+            io_wait(binding, io[i]);
+            if (io[i]->result == RESULT_OK && io[i]->op != DISK_FLUSH)
+                assert_memory_equal(io[i]->buffer, vblk_disk() + io[i]->sector * 512, io[i]->bytes);
+            io_free(io[i]);
+        }
+        if (round == 0) {
+            for (unsigned i = 0; i < COUNT; i++) {
+                io[i] = io_new(i % 2 ? DISK_WRITE : DISK_READ, i * 20, 4096, 0);
+                io_submit(binding, io[i]);
+            }
+            disk_of(binding)->ops->restart(disk_of(binding), RESULT_ABORTED);
+            for (unsigned i = 0; i < COUNT; i++) {
+                io_wait(binding, io[i]);
+                io_free(io[i]);
+            }
+        }
+    }
+    for (unsigned i = 0; i < COUNT; i++) {
+        io[i] = io_new(i % 2 ? DISK_WRITE : DISK_READ, i * 20, 4096, 0);
+        io_submit(binding, io[i]);
+    }
+    if (by_exit)
+        quiesce(binding, 100);
+    unbind(binding);
+    for (unsigned i = 0; i < COUNT; i++)
+        io_free(io[i]);
+}
+
 /* ---- The driver ---- */
 
 static enum result attach_blk(void *driver, const struct rich_door *rich,
@@ -172,4 +296,15 @@ const struct test_kind blk_test = {
     .start = start_blk,
     .detach = detach_blk,
     .clean = clean,
+    .usual = vblk_usual,
+    .queues_needed = 1,
+    .work = work,
+    .busy = busy,
+    .refused = refused,
+    .ended = ended,
+    .flavours = LENGTH(flavour_names),
+    .flavour = flavour,
+    .live = live,
+    .life_ms = PIECE_TIMEOUT_MS + 12 * VIRTIO_RESET_MS,
+    .mappings = 60,
 };

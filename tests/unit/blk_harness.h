@@ -35,6 +35,9 @@ struct io *io_new(enum disk_op op, uint64_t sector, size_t bytes, size_t misalig
 enum result io_submit(struct binding *binding, struct io *io);
 void io_wait(struct binding *binding, struct io *io);
 enum result io_free(struct io *io);
+/* Reads, every fourth a write, of 4096 bytes each. */
+void io_start_many(struct binding *binding, struct io **io, unsigned count);
+void io_all_ended(struct io **io, unsigned count, enum result result);
 /* All in one. */
 enum result io_run(struct binding *binding, enum disk_op op, uint64_t sector, size_t bytes,
                    size_t misalign);

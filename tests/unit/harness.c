@@ -103,6 +103,47 @@ bool quiesce(struct binding *binding, uint64_t bound_ms)
     return let_go;
 }
 
+bool refused_start(const struct test_kind *kind, const char *name,
+                   const struct vdev_options *options, enum result result)
+{
+    struct binding binding;
+
+    vdev_plug(options);
+    enum result found = bind(&binding, kind);
+    if (found == RESULT_OK)
+        unbind(&binding);
+    bool good = found == result && vdev_counted()->logs != 0 && vdev_status() == 0 &&
+                model_violations() == 0 && dma_shared() == 0;
+    if (!good)
+        print_error("%s: result %d instead of %d, %llu sentences, status %#x\n", name, (int)found,
+                    (int)result, (unsigned long long)vdev_counted()->logs, vdev_status());
+    vdev_unplug();
+    return good;
+}
+
+int run_for_each_kind(const char *group, const struct CMUnitTest *tests, size_t count)
+{
+    size_t total = count * test_kind_count, at = 0;
+    struct CMUnitTest *all = calloc(total, sizeof(*all));
+    char(*names)[128] = calloc(total, sizeof(*names));
+
+    if (!all || !names)
+        abort();
+    for (size_t k = 0; k < test_kind_count; k++)
+        for (size_t i = 0; i < count; i++, at++) {
+            snprintf(names[at], sizeof(names[at]), "%s, %s", tests[i].name, test_kinds[k]->name);
+            all[at] = tests[i];
+            all[at].name = names[at];
+            all[at].teardown_func = unplug;
+            /* The state is for the tests to read only. */
+            memcpy(&all[at].initial_state, &test_kinds[k], sizeof(void *));
+        }
+    int failed = _cmocka_run_group_tests(group, all, total, NULL, NULL);
+    free(all);
+    free(names);
+    return failed;
+}
+
 int unplug(void **state)
 {
     (void)state;

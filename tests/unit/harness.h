@@ -46,6 +46,32 @@ struct test_kind {
     bool (*detach)(void *driver);
     /* After each test: frees what a failure has left behind. May be NULL. */
     void (*clean)(void);
+
+    /* test_start.c: the model's usual device of the kind, and a bit for each queue without which
+     * the driver does not start. */
+    struct vdev_options (*usual)(void);
+    uint32_t queues_needed;
+    /* Moves data both ways, through an honest device that works by itself, and asserts that it came
+     * out right. */
+    void (*work)(struct binding *binding);
+
+    /* test_exit.c: has the device hold something in each queue. Its pace is VDEV_BY_HAND. */
+    void (*busy)(struct binding *binding);
+    /* The exit has been: whatever the driver is asked to do, it refuses, and it ends with
+     * RESULT_DEVICE_ERROR what was in flight. */
+    void (*refused)(struct binding *binding);
+    /* After unbind(): all that busy() began has ended, and with this result, if it has any. */
+    void (*ended)(enum result result);
+
+    /* test_faults.c: devices to try, from 0, and their names. */
+    unsigned flavours;
+    struct vdev_options (*flavour)(unsigned which, const char **name);
+    /* A life from bind() to unbind(), on a device that fails at any moment: transfers of all kinds,
+     * restarts if there are any, and the exit, if wanted, before the end. What is said to have
+     * worked has worked. */
+    void (*live)(struct binding *binding, bool by_exit);
+    uint64_t life_ms;  /* the most that it may take */
+    unsigned mappings; /* more failures than this, where mappings hold little; 0: not tried */
 };
 
 extern const struct test_kind *const test_kinds[];
@@ -59,6 +85,11 @@ enum result attach(struct binding *binding, const struct test_kind *kind);
 bool unbind(struct binding *binding);
 struct virtio_device *device_of(const struct binding *binding);
 
+/* Plugs in a device that cannot be driven. Whether bind() says so with this result and a sentence,
+ * and leaves the device and the memory as they were; if not, prints what is wrong. */
+bool refused_start(const struct test_kind *kind, const char *name,
+                   const struct vdev_options *options, enum result result);
+
 /* The device is as after power-on, and the oracle has seen nothing. */
 void assert_clean(void);
 void assert_no_violation(void);
@@ -67,5 +98,7 @@ void assert_no_violation(void);
 bool quiesce(struct binding *binding, uint64_t bound_ms);
 
 uint32_t test_chance(uint32_t below);
+/* Runs each test once for each kind, which is its *state, and calls it "test, kind". */
+int run_for_each_kind(const char *group, const struct CMUnitTest *tests, size_t count);
 /* After each test: what a failure left behind is given back, so that the leak check stays true. */
 int unplug(void **state);
