@@ -56,9 +56,10 @@ struct disk_ops {
     bool (*ready)(const struct disk *disk);
     /* Ends every request that is not done with `why`, and brings the device up anew. */
     enum result (*restart)(struct disk *disk, enum result why);
-    /* Gives the CPU away until ready() may have become true, or the time is over; may come back
-     * for no reason. NULL for a device that works without our CPU. */
-    void (*wait)(struct disk *disk, uint64_t deadline);
+    /* Gives the CPU away until ready() may have become true, or until it is time for a poll() at
+     * the latest; may come back for no reason. Something is in flight. NULL for a device that works
+     * without our CPU. */
+    void (*wait)(struct disk *disk);
 };
 
 struct disk {

@@ -5,12 +5,14 @@
 /* How often tokens are completed when nobody calls, in units of 100 ns: each timer tick of the
  * firmware, or this. */
 #define TICK_100NS 10000u
-/* While waiting, how often to look at the disk's clock when the ring shows nothing new, and to
- * pause. Not more often: under emulation, each pause takes the lock that the device needs to work.
- */
-#define SPINS_PER_POLL 1024u
-/* How long to give the CPU away at most: timers of others wait for as long. */
-#define REST_MS 10u
+/* While waiting, after how many looks at a ring that shows nothing new to look at the disk's clock,
+ * and to pause. Not more often: under emulation, each pause takes the lock that the device needs to
+ * work. */
+#define LOOKS_MOST 1024u
+/* A disk that needs a CPU may need ours: then each look is in vain, and the fewer the better. Every
+ * so-many-th wait tries what looking on would have been worth, for CPUs come free, too. */
+#define LOOKS_FEWEST    8u
+#define WAITS_PER_TRIAL 64u
 
 static void poll(struct block_io *block)
 {
@@ -31,7 +33,7 @@ static void rest(struct block_io *block, const volatile bool *flag)
     }
     EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
     if (!*flag)
-        ops->wait(block->disk, clock_ticks() + REST_MS * exit_shared->ticks_per_ms);
+        ops->wait(block->disk);
     bs->RestoreTPL(tpl);
 }
 
@@ -39,14 +41,23 @@ static void rest(struct block_io *block, const volatile bool *flag)
  * within its bound. */
 static void wait_until(struct block_io *block, const volatile bool *flag)
 {
-    for (uint32_t spins = 1; !*flag; spins++) {
-        if (block->disk->ops->ready(block->disk)) {
-            poll(block);
-        } else if (spins % SPINS_PER_POLL == 0) {
-            poll(block);
+    bool trial = block->waits++ % WAITS_PER_TRIAL == 0, rested = false;
+    uint32_t most = trial ? LOOKS_MOST : block->patience, looks = 0;
+
+    while (!*flag) {
+        if (!block->disk->ops->ready(block->disk)) {
+            if (++looks < most)
+                continue;
             rest(block, flag);
+            rested = true;
+            looks = 0;
         }
+        poll(block);
     }
+    if (!rested)
+        block->patience = LOOKS_MOST;
+    else if (block->disk->ops->wait && block->patience > LOOKS_FEWEST)
+        block->patience /= 2;
 }
 
 /* ---- Completion ---- */
@@ -299,6 +310,7 @@ EFI_STATUS block_io_install(struct block_io *block, struct disk *disk, EFI_HANDL
             },
         .disk = disk,
         .handle = handle,
+        .patience = LOOKS_MOST,
     };
 
     EFI_STATUS status =

@@ -32,6 +32,8 @@ struct block_io {
     bool stopping;       /* block_io_remove() is under way */
     unsigned waiting;    /* calls that are in the middle of a wait */
     unsigned with_token; /* entries of `requests` in use */
+    uint32_t patience;   /* looks before the CPU is given away: as many as it has been worth */
+    uint32_t waits;
     struct block_io_request requests[BLOCK_IO_TOKENS];
 };
 

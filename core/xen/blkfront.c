@@ -759,7 +759,7 @@ static bool blkfront_ready(const struct disk *disk)
     return blk->front.state == FRONT_LIVE && ready(blk);
 }
 
-static void blkfront_wait(struct disk *disk, uint64_t deadline)
+static void blkfront_wait(struct disk *disk)
 {
     struct blkfront *blk = of_disk(disk);
 
@@ -769,7 +769,7 @@ static void blkfront_wait(struct disk *disk, uint64_t deadline)
     __atomic_store_n(&blk->front.ring->rsp_event, blk->consumed + 1, __ATOMIC_SEQ_CST);
     /* An answer that came before the backend could see that we wait for it gives no event. */
     if (!ready(blk))
-        event_wait(&blk->xen->events, blk->front.port, deadline);
+        event_wait(&blk->xen->events, blk->front.port, blk->pieces.look_at);
 }
 
 static const struct disk_ops blkfront_ops = {

@@ -160,7 +160,7 @@ static void use(const uint8_t *operations)
             submit(blk, DISK_FLUSH, size);
             break;
         case 4:
-            disk->ops->wait(disk, xhost_time() + 20 * MS);
+            disk->ops->wait(disk);
             disk->ops->poll(disk);
             break;
         case 5:
@@ -191,7 +191,7 @@ static void use(const uint8_t *operations)
         if (blks[i % DISKS]) {
             struct disk *disk = &blks[i % DISKS]->disk;
             disk->ops->poll(disk);
-            disk->ops->wait(disk, xhost_time() + 20 * MS);
+            disk->ops->wait(disk);
         }
 }
 

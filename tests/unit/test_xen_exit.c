@@ -262,7 +262,7 @@ static void exit_twice(void **state)
                              RESULT_OK);
         disk_poll(&guest, 0);
         assert_false(disk_of(&guest, 0)->ops->ready(disk_of(&guest, 0)));
-        disk_of(&guest, 0)->ops->wait(disk_of(&guest, 0), xhost_time() + 10 * MS);
+        disk_of(&guest, 0)->ops->wait(disk_of(&guest, 0));
         assert_false(blkfront_gone(guest.blk[0]));
         xen_list_changed(guest.xen);
         assert_int_equal(xhost_counted()->hypercalls, before.hypercalls);

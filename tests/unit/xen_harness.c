@@ -299,7 +299,7 @@ void xio_wait(struct guest *guest, struct xio *io)
         if (xhost_time() - since > WAIT_MS * MS)
             fail_msg("a request is never done");
         if (!disk->ops->ready(disk))
-            disk->ops->wait(disk, xhost_time() + 50 * MS);
+            disk->ops->wait(disk);
     }
 }
 

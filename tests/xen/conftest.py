@@ -1,7 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Progress for tests that take a while each: the verdict comes with the time."""
+"""The Xen host that all tests share, and progress for tests that take a while each: the verdict
+comes with the time."""
+
+from collections.abc import Iterator
 
 import pytest
+from shared import SharedXen
+
+
+@pytest.fixture(name="xen", scope="session")
+def fixture_xen() -> Iterator[SharedXen]:
+    xen = SharedXen()
+    yield xen
+    xen.close()
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

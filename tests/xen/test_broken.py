@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from programs import MIB, name_of, random_bytes, run_program
+from shared import SharedXen
 from test_exit import exit_once, problems
 
 from lab.paths import BUILD, TOP
-from lab.progress import Progress
-from lab.xen import XenHost, on_xen
+from lab.xen import XenHost
 from lab.xen.disks import loop, stoppable
 
 sys.path.append(str(TOP / "tests/vm"))
@@ -58,8 +58,8 @@ def scenario(xen: XenHost) -> dict[str, str]:
 
 
 @pytest.fixture(name="said", scope="module")
-def fixture_said() -> dict[str, str]:
-    return on_xen(scenario, Progress())
+def fixture_said(xen: SharedXen) -> dict[str, str]:
+    return xen.run(scenario)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,10 +4,10 @@
 from dataclasses import dataclass, field
 
 import pytest
+from shared import SharedXen
 
 from lab.errors import LabError
-from lab.progress import Progress
-from lab.xen import GuestConfig, GuestResult, XenHost, on_xen, run_guest
+from lab.xen import GuestConfig, GuestResult, XenHost, run_guest
 from lab.xen.disks import (Usage, attach, detach, eject, file_spec, insert, loop, stoppable, usage)
 from lab.xen.guest import Guest
 from lab.xen.store import Store
@@ -82,13 +82,12 @@ def scenario(xen: XenHost) -> Seen:
         prepare=prepare, finish=lambda _: setattr(seen, "store", parse_trace(xen.traced())))
     disk.remove()
     seen.after = usage(xen)
-    xen.power_off()
     return seen
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen() -> Seen:
-    return on_xen(scenario, Progress())
+def fixture_seen(xen: SharedXen) -> Seen:
+    return xen.run(scenario)
 
 
 def test_qemus_lock_is_taken(seen: Seen) -> None:

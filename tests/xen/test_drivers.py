@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 from programs import MIB, Ran, name_of, random_bytes, run_program
+from shared import SharedXen
 
 from lab.errors import LabError
 from lab.paths import BUILD
-from lab.progress import Progress
 from lab.qemu import plain
-from lab.xen import XenHost, on_xen
+from lab.xen import XenHost
 from lab.xen.disks import attach, detach, disk_name, loop, number_of, stoppable
 from lab.xen.guest import Guest
 from lab.xen.judge import complaints
@@ -81,8 +81,8 @@ def scenario(xen: XenHost) -> Seen:
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen() -> Seen:
-    return on_xen(scenario, Progress())
+def fixture_seen(xen: SharedXen) -> Seen:
+    return xen.run(scenario)
 
 
 @pytest.mark.parametrize("name", ["plug", "busy", "lives", "load", "twin"])

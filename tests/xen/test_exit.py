@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""ExitBootServices on a real Xen, twenty times in a row on one boot of it: idle, with reads in
-flight, with many disks, and with a backend that is dead. Looked at from inside (memory), and from
+"""ExitBootServices on a real Xen: idle, with reads in flight, with many disks, and with a backend that
+is dead. Looked at from inside (memory), and from
 dom0 (XenStore, grants, event channels, logs)."""
 
 import re
@@ -11,23 +11,21 @@ from pathlib import Path
 
 import pytest
 from programs import MIB, Ran, name_of, random_bytes, run_program
+from shared import SharedXen
 
 from lab.paths import ROM
-from lab.progress import Progress
-from lab.xen import XenHost, on_xen
-from lab.xen.disks import (BlockDevice, StoppableDevice, Usage, loop, stoppable, usage)
+from lab.xen import XenHost
+from lab.xen.disks import BlockDevice, StoppableDevice, loop, stoppable
 from lab.xen.guest import Guest
 from lab.xen.judge import complaints, judge
 from lab.xen.store import Store
 from lab.xen.store import parse as parse_trace
 
-BOOTS = 20
 CLOSING, CLOSED, INITIALISING, INIT_WAIT = "5", "6", "1", "2"
 BOUND_MS = 5000
 """XEN_EXIT_BOUND_MS."""
 
 CASES = {
-    # First, so that what only the first guest of a boot of Xen costs has been paid.
     "1 disk": "disks=1",
     "8 disks": "disks=8",
     "32 reads in flight, blkback": "disks=2 from=1 depth=32",
@@ -69,9 +67,6 @@ class Seen:
     """What the scenario found."""
 
     exits: dict[str, Exit] = field(default_factory=dict)
-    more: list[Exit] = field(default_factory=list)
-    first: Usage | None = None
-    last: Usage | None = None
 
 
 def debug_key(xen: XenHost, key: str, end: str) -> str:
@@ -196,11 +191,6 @@ def scenario(xen: XenHost) -> Seen:
         # What is said to XenStore at such an exit, test_run.py looks at.
         seen.exits[name] = exit_once(xen, options, disks_of(name), slow,
                                      traced=not name.startswith("8"))
-        if seen.first is None:
-            seen.first = usage(xen)
-    for _ in range(BOOTS - len(CASES)):
-        seen.more.append(exit_once(xen, "disks=1 depth=8 settle=0", [], slow, traced=False))
-    seen.last = usage(xen)
     slow.remove()
     for device in loops[1:]:
         device.remove()
@@ -208,8 +198,8 @@ def scenario(xen: XenHost) -> Seen:
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen() -> Seen:
-    return on_xen(scenario, Progress())
+def fixture_seen(xen: SharedXen) -> Seen:
+    return xen.run(scenario)
 
 
 def problems(seen: Exit) -> list[str]:
@@ -272,17 +262,3 @@ def test_the_group_before_the_exit(seen: Seen) -> None:
     """Debian 12's OVMF does not signal it; should another one do, nothing depends on it."""
     for each in seen.exits.values():
         assert each.ran.number(r"the before-exit group was signalled (\d+) times") in (0, 1)
-
-
-def test_twenty_boots(seen: Seen) -> None:
-    """The last one costs nothing that the first has not given back."""
-    assert len(seen.exits) + len(seen.more) == BOOTS
-    for each in seen.more:
-        assert problems(each) == []
-    first, last = seen.first, seen.last
-    assert first is not None and last is not None
-    assert (last.loops, last.domains, last.grants, last.mapped) == (
-        first.loops, 1, first.grants, first.mapped)
-    assert abs(last.free_memory - first.free_memory) <= 2
-    # A leak of one guest's part would show nineteen times; what the kernel caches is not counted.
-    assert first.dom0_available - last.dom0_available < 24 << 10

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from programs import MIB, Ran, name_of, random_bytes, run_program
+from shared import SharedXen
 
-from lab.progress import Progress
-from lab.xen import XenHost, on_xen
+from lab.xen import XenHost
 from lab.xen.disks import BlockDevice, file_spec, loop, number_of
 
 SIZE = 24 * MIB + 4096
@@ -58,8 +58,8 @@ def scenario(xen: XenHost) -> Seen:
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen() -> Seen:
-    return on_xen(scenario, Progress())
+def fixture_seen(xen: SharedXen) -> Seen:
+    return xen.run(scenario)
 
 
 def test_what_is_seen_inside(seen: Seen) -> None:

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from shared import SharedXen
 
 from lab.audit import lines
 from lab.audit.audit import APP
 from lab.audit.lines import Said
 from lab.fat import boot_image
 from lab.paths import BUILD
-from lab.progress import Progress
-from lab.xen import GuestConfig, GuestResult, XenBroke, XenHost, on_xen, run_guest
+from lab.xen import GuestConfig, GuestResult, XenHost, run_guest
 
 LOOK = BUILD / "tests/vm/xen_look.efi"
 """Leaves what it is told to, exits, and looks with the auditor's eyes."""
@@ -32,18 +32,13 @@ LEFT = {
 DISK = ["/jobs/a.img,raw,hda,w"]
 
 
-def run(folder: Path, name: str, program: Path, options: str) -> GuestResult:
-    """A boot of Xen for each guest: QEMU breaks now and then, and then all is done again. Where it
-    breaks each time, nothing is known of the auditor, and the test says so."""
-    def scenario(xen: XenHost) -> GuestResult:
+def run(xen: SharedXen, folder: Path, name: str, program: Path, options: str) -> GuestResult:
+    def scenario(host: XenHost) -> GuestResult:
         image = boot_image(folder / "a.img", program,
                            {"/EFI/BOOT/handover.txt": options.encode()})
-        xen.put(image, "/jobs/a.img")
-        return run_guest(xen, GuestConfig(name, disks=DISK), timeout=180, until="^app: result")
-    try:
-        return on_xen(scenario, Progress(quiet=True))
-    except XenBroke as error:
-        pytest.skip(str(error))
+        host.put(image, "/jobs/a.img")
+        return run_guest(host, GuestConfig(name, disks=DISK), timeout=180, until="^app: result")
+    return xen.run(scenario)
 
 
 def said_by(result: GuestResult) -> Said:
@@ -56,10 +51,9 @@ def xen_verdicts(said: Said) -> dict[tuple[str, str], str]:
             for line in said.of("verdict") if str(line["name"]).startswith("xen:")}
 
 
-def test_auditor(tmp_path: Path) -> None:
+def test_auditor(xen: SharedXen, tmp_path: Path) -> None:
     """The whole auditor, with its page tables and its watch, on stock OVMF."""
-    # One short round: QEMU is the likelier to break the longer it takes.
-    said = said_by(run(tmp_path, "auditor", APP, "exit=off rounds=1 watch=100"))
+    said = said_by(run(xen, tmp_path, "auditor", APP, "exit=off rounds=1 watch=100"))
     assert lines.whole(said) is None
     start = said.first("start")
     assert start is not None and start["hypervisor"] == "Xen"
@@ -69,9 +63,9 @@ def test_auditor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(LEFT))
-def test_what_is_left(tmp_path: Path, name: str) -> None:
+def test_what_is_left(xen: SharedXen, tmp_path: Path, name: str) -> None:
     options, expected, words = LEFT[name]
-    said = said_by(run(tmp_path, name, LOOK, f"{options} exit=off"))
+    said = said_by(run(xen, tmp_path, name, LOOK, f"{options} exit=off"))
     failed = {key for key, verdict in xen_verdicts(said).items() if verdict == "fail"}
     assert failed == expected
     why = " ".join(str(line["why"]) for line in said.of("verdict") if line["verdict"] == "fail")
