@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """ExitBootServices on a real Xen: idle, with reads in flight, with many disks, and with a backend that
-is dead. Looked at from inside (memory), and from
-dom0 (XenStore, grants, event channels, logs)."""
+is dead. Looked at from inside (memory), and from dom0 (XenStore, grants, event channels, logs)."""
 
 import re
 import time
