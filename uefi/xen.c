@@ -18,9 +18,6 @@
 #define TICK_100NS (200u * 10000u)
 /* And in how many of these once, whether a disk without a medium has got one. */
 #define TICKS_PER_LOOK 5u
-/* What takes the place of pages that a backend does not let go of at the exit (grants_reserve()):
- * for 32 reads of 64 KiB, and for the rings of 16 disks. */
-#define RESERVE_PAGES (32u * 16u + 16u * FRONT_RING_PAGES)
 /* Handles that edk2's own Xen drivers could bind to: the device's, and a PVH guest's. */
 #define XENIO_MAX 4u
 
@@ -334,16 +331,16 @@ static void EFIAPI tick(EFI_EVENT event, void *context)
 /* ---- The reserve ---- */
 
 /* Memory of a kind that the operating system leaves alone, because some of it may be no memory any
- * more by then. Without it all works, but for a backend that is dead at the exit. */
+ * more by then. Without it all works, slowly: one small request at a time for each disk. */
 static void take_reserve(struct xen_bus *bus)
 {
-    if (EFI_ERROR(bs->AllocatePages(AllocateAnyPages, EfiReservedMemoryType, RESERVE_PAGES,
+    if (EFI_ERROR(bs->AllocatePages(AllocateAnyPages, EfiReservedMemoryType, BLKFRONT_RESERVE_PAGES,
                                     &bus->reserve))) {
-        bus->pci.door.log(&bus->pci, "no memory for the reserve; pages:", RESERVE_PAGES);
+        bus->pci.door.log(&bus->pci, "no memory for the reserve; pages:", BLKFRONT_RESERVE_PAGES);
         bus->reserve = 0;
         return;
     }
-    grants_reserve(&bus->xen.grants, (void *)(uintptr_t)bus->reserve, RESERVE_PAGES);
+    grants_reserve(&bus->xen.grants, (void *)(uintptr_t)bus->reserve, BLKFRONT_RESERVE_PAGES);
 }
 
 /* What of it has been used stays out of everybody's reach. */

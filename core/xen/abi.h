@@ -51,14 +51,6 @@ struct physmap_remove { /* struct xen_remove_from_physmap */
     uintptr_t frame;
 };
 
-struct physmap_populate { /* struct xen_memory_reservation */
-    uintptr_t *frames;
-    uintptr_t count;
-    uint32_t order;
-    uint32_t flags;
-    domid_t domid;
-};
-
 /* struct shared_info, as far as it is used here. All of this is where it is whether Xen takes the
  * domain for one of 32 or of 64 bits, which depends on who has asked for what before us. */
 struct shared_page {

@@ -471,15 +471,15 @@ static struct blkif_request_segment segment(uint32_t ref, size_t offset, size_t 
     };
 }
 
-/* Grants the next pages of a request's buffer. Gives how many bytes: fewer than it could be where
- * there are not enough grants, or 0. */
+/* Grants the next pages of a request's buffer, `most` of them at most. Gives how many bytes: fewer
+ * than it could be where there are not enough grants, or 0. */
 static uint32_t grant_in_place(struct blkfront *blk, unsigned piece, unsigned char *buffer,
-                               size_t left, bool may_write, struct blkif_request_segment *segments,
-                               uint32_t *count)
+                               size_t left, bool may_write, uint32_t most,
+                               struct blkif_request_segment *segments, uint32_t *count)
 {
     size_t done = 0;
 
-    for (*count = 0; *count < blk->segments && done < left; ++*count) {
+    for (*count = 0; *count < most && done < left; ++*count) {
         size_t offset = (uintptr_t)(buffer + done) % XEN_PAGE;
         size_t bytes = XEN_PAGE - offset < left - done ? XEN_PAGE - offset : left - done;
         uint32_t ref = grant_give(&blk->xen->grants, &blk->flights[piece],
@@ -510,6 +510,16 @@ static uint32_t bounce(struct blkfront *blk, unsigned piece, unsigned char *buff
     return (uint32_t)done;
 }
 
+/* How many more pages may be shown to backends: as many as can be exchanged at the exit, should all
+ * of them be dead by then. One is for the list of the others. */
+static uint32_t room(const struct blkfront *blk)
+{
+    uint32_t taken = blk->xen->in_flight + BLKFRONT_KEPT_PAGES + 1;
+    uint32_t reserve = blk->xen->grants.reserve_pages;
+
+    return reserve > taken ? reserve - taken : 0;
+}
+
 static enum post post_flush(struct blkfront *blk, unsigned piece, struct disk_request *request)
 {
     struct blkif_request flush = {
@@ -522,6 +532,7 @@ static enum post post_flush(struct blkfront *blk, unsigned piece, struct disk_re
         return POSTED;
     blk->sent[piece].operation = flush.operation;
     blk->sent[piece].indirect = false;
+    blk->sent[piece].pages = 0;
     put(blk, &flush, sizeof(flush));
     pieces_begin(&blk->pieces, piece, request, 0);
     return POSTED;
@@ -550,10 +561,17 @@ static enum post post(struct pieces *pieces, struct disk_request *request)
     unsigned char *buffer = (unsigned char *)request->buffer + request->issued;
     size_t left = request->bytes - request->issued;
     uint32_t bytes = 0;
-    /* No block may lie in two pages. Where other disks have all grants, our own pages do. */
+    uint32_t most = room(blk);
+    size_t wanted = ((uintptr_t)buffer % XEN_PAGE + left + XEN_PAGE - 1) / XEN_PAGE;
+    if (wanted > blk->segments)
+        wanted = blk->segments;
+    if (most < wanted && pieces->busy != 0)
+        return POST_LATER;
+    /* No block may lie in two pages. Where other disks have all grants, or all the room, our own
+     * pages do. */
     if ((uintptr_t)buffer % blk->disk.info.block_size == 0)
-        bytes =
-            grant_in_place(blk, piece, buffer, left, request->op == DISK_READ, segments, &count);
+        bytes = grant_in_place(blk, piece, buffer, left, request->op == DISK_READ,
+                               most < wanted ? most : (uint32_t)wanted, segments, &count);
     if (bytes == 0)
         bytes = bounce(blk, piece, buffer, left, request->op, segments, &count);
 
@@ -580,6 +598,8 @@ static enum post post(struct pieces *pieces, struct disk_request *request)
     }
     blk->sent[piece].operation = operation;
     blk->sent[piece].indirect = count > BLKIF_MAX_SEGMENTS_PER_REQUEST;
+    blk->sent[piece].pages = count + blk->sent[piece].indirect;
+    blk->xen->in_flight += blk->sent[piece].pages;
     pieces_begin(pieces, piece, request, bytes);
     return POSTED;
 }
@@ -612,6 +632,7 @@ static void release(struct pieces *pieces, unsigned piece, enum result result, b
     if (to && result == RESULT_OK)
         __builtin_memcpy(to, bounce_page(blk, piece, 0), pieces->at[piece].bytes);
     blk->sent[piece].bounce_to = NULL;
+    blk->xen->in_flight -= blk->sent[piece].pages;
 }
 
 /* If the exit has let the disk go, what it cut off still waits to be told. It may be asked: an

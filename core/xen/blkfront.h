@@ -18,6 +18,16 @@
 /* A piece's own pages, for buffers that cannot be granted as they are. */
 #define BLKFRONT_BOUNCE_PAGES 4u
 
+/*
+ * Pages of the reserve (grants_reserve()) that make the exit safe from dead backends. No more is in
+ * flight than could be exchanged: this many pages for requests of all disks, 32 of 64 KiB with the
+ * pages that list theirs. Besides there is room for so many disks' rings, and for a request of each
+ * through its own pages, so that no disk has to wait for another one's.
+ */
+#define BLKFRONT_FLIGHT_PAGES  (32u * 17u)
+#define BLKFRONT_KEPT_PAGES    (16u * (FRONT_RING_PAGES + BLKFRONT_BOUNCE_PAGES))
+#define BLKFRONT_RESERVE_PAGES (BLKFRONT_FLIGHT_PAGES + BLKFRONT_KEPT_PAGES)
+
 struct blkfront {
     struct disk disk;
     struct xen_front front; /* how it is closed: all that the exit path sees */
@@ -42,6 +52,7 @@ struct blkfront {
     struct {
         uint8_t operation;
         bool indirect;
+        uint32_t pages;  /* that the backend may have mapped for it */
         void *bounce_to; /* where a bounced read goes; NULL otherwise */
     } sent[PIECES_MAX];
 };

@@ -38,8 +38,8 @@ static bool hvm_param(uint32_t index, uint64_t *value)
     return true;
 }
 
-/* The window: shared-info page, a spare page, grant table. */
-#define PLACE_PAGES_MIN 3u
+/* The window: shared-info page, grant table. */
+#define PLACE_PAGES_MIN 2u
 
 enum result xen_begin(struct xen *xen, const struct rich_door *rich, const struct reg_window *place)
 {
@@ -50,6 +50,7 @@ enum result xen_begin(struct xen *xen, const struct rich_door *rich, const struc
 
     xen->fronts = NULL;
     xen->watches = 0;
+    xen->in_flight = 0;
     xen->live = false;
     if (!hvm_param(HVM_PARAM_STORE_PFN, &frame) || !hvm_param(HVM_PARAM_STORE_EVTCHN, &port) ||
         frame == 0 || frame > UINTPTR_MAX / XEN_PAGE || port == 0 || port > UINT32_MAX) {
@@ -65,7 +66,7 @@ enum result xen_begin(struct xen *xen, const struct rich_door *rich, const struc
     if (!events_start(&xen->events, pages))
         xen_log(rich, "Xen does not give its shared-info page to frame", frame_of(pages));
     if (!grants_start(&xen->grants, pages + XEN_PAGE,
-                      (uint32_t)(count - 2 < GRANT_FRAMES_MAX ? count - 2 : GRANT_FRAMES_MAX))) {
+                      (uint32_t)(count - 1 < GRANT_FRAMES_MAX ? count - 1 : GRANT_FRAMES_MAX))) {
         xen_log(rich, "the grant table cannot be had; its frames:", xen->grants.frames_max);
         goto stop;
     }

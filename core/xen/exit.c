@@ -131,7 +131,8 @@ static void step(struct xen *xen, const struct poor_door *door, unsigned state, 
     store_settle(&xen->store, &part);
     fronts_wait(xen, &part, states);
     for (struct xen_front *front = xen->fronts; front; front = front->next) {
-        front->silent |= front->waiting;
+        /* Nothing is heard of anybody where XenStore itself is lost. */
+        front->silent |= front->waiting && xen->store.in_step;
         front->waiting = false;
     }
 }
@@ -170,7 +171,8 @@ void front_end_watch(struct xen *xen, const struct poor_door *door, struct xen_f
     front->watch = 0;
 }
 
-void fronts_close(struct xen *xen, const struct poor_door *door)
+/* Until no backend has anything of ours any more, or has anything to say. */
+static void shake_hands(struct xen *xen, const struct poor_door *door)
 {
     struct poor_door draining = half_of(door);
     struct xen_front *front;
@@ -186,42 +188,62 @@ void fronts_close(struct xen *xen, const struct poor_door *door)
     step(xen, door, XenbusStateClosed,
          STATE_BIT(XenbusStateUnknown) | STATE_BIT(XenbusStateClosed) |
              STATE_BIT(XenbusStateInitWait));
+}
+
+/* And then, until all is as found. */
+static void let_go(struct xen *xen, const struct poor_door *door)
+{
+    struct poor_door part;
+    struct xen_front *front;
 
     for (front = xen->fronts; front; front = front->next) {
         if (!front->closing)
             continue;
-        front->state = disconnect(xen, front) ? FRONT_DORMANT : FRONT_STUCK;
+        if (!disconnect(xen, front))
+            front->state = FRONT_STUCK;
+        else if (front->state == FRONT_LIVE)
+            front->state = FRONT_DORMANT;
         for (unsigned key = 0; key < KEYS; key++)
             if (front->keys & 1u << key)
                 store_ask_remove(&xen->store, door, front->path, front_keys[key]);
-        front->keys = 0;
         /* A disk that has been unplugged is nobody's any more. */
         if (front->leaving || front->backend_state == XenbusStateUnknown)
             front->told = false;
     }
     step(xen, door, XenbusStateInitialising,
          STATE_BIT(XenbusStateUnknown) | STATE_BIT(XenbusStateInitWait));
-    for (front = xen->fronts; front; front = front->next) {
-        if (!front->closing)
-            continue;
-        front_end_watch(xen, door, front);
-        front->closing = front->told = false;
-    }
-    store_settle(&xen->store, door);
+    part = half_of(door);
+    for (front = xen->fronts; front; front = front->next)
+        if (front->closing)
+            front_end_watch(xen, &part, front);
+    store_settle(&xen->store, &part);
+    for (front = xen->fronts; front && xen->store.in_step; front = front->next)
+        if (front->closing) {
+            front->closing = front->told = false;
+            front->keys = 0;
+        }
+}
+
+void fronts_close(struct xen *xen, const struct poor_door *door)
+{
+    shake_hands(xen, door);
+    let_go(xen, door);
 }
 
 /* ---- The exit ---- */
 
-/* A ring that is out of step is made anew, where the server offers that. No watch is left then. */
-static void regain(struct xen *xen, const struct poor_door *door)
+/* A ring that is out of step is made anew, where the server offers that. True if it was: no watch
+ * is left then, and nobody knows how much of what was said has been heard. */
+static bool regain(struct xen *xen, const struct poor_door *door)
 {
     struct poor_door part = half_of(door);
 
     if (xen->store.in_step || !store_reconnect(&xen->store, &part))
-        return;
+        return false;
     xen->watches = 0;
     for (struct xen_front *front = xen->fronts; front; front = front->next)
         front->watch = 0;
+    return true;
 }
 
 void fronts_quiesce(struct xen *xen, const struct poor_door *door)
@@ -235,19 +257,28 @@ void fronts_quiesce(struct xen *xen, const struct poor_door *door)
     if (!any)
         return;
     regain(xen, door);
-    fronts_close(xen, door);
+    shake_hands(xen, door);
+    if (regain(xen, door))
+        shake_hands(xen, door);
+    let_go(xen, door);
+    if (regain(xen, door))
+        let_go(xen, door);
 }
 
 void xen_quiesce(struct xen *xen, const struct poor_door *door)
 {
+    struct poor_door part;
+
     if (!xen->live)
         return;
     fronts_quiesce(xen, door);
     regain(xen, door);
+    part = half_of(door);
     if (xen->watches & 1ull << WATCH_LIST)
-        store_ask_watch(&xen->store, door, false, "device/vbd", NULL, WATCH_LIST);
+        store_ask_watch(&xen->store, &part, false, "device/vbd", NULL, WATCH_LIST);
     xen->watches = 0;
-    store_settle(&xen->store, door);
+    store_settle(&xen->store, &part);
+    regain(xen, door);
     store_listen(&xen->store);
     grants_stop(&xen->grants);
     events_stop(&xen->events);

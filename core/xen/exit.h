@@ -72,8 +72,9 @@ struct xen {
     struct grants grants;
     struct store store;
     struct xen_front *fronts;
-    uint64_t watches; /* a bit for each number that is taken */
-    bool live;        /* the ring, the table and the page are ours */
+    uint64_t watches;   /* a bit for each number that is taken */
+    uint32_t in_flight; /* pages that backends may have mapped for requests */
+    bool live;          /* the ring, the table and the page are ours */
 };
 
 /* The watch on the list of disks. */

@@ -50,12 +50,10 @@ bool grants_start(struct grants *grants, void *place, uint32_t frames)
     struct gnttab_query_size size = {.dom = DOMID_SELF};
     struct gnttab_get_version version = {.dom = DOMID_SELF};
 
-    grants->spare = place;
-    grants->table = (grant_entry_v1_t *)(void *)((uint8_t *)place + XEN_PAGE);
+    grants->table = place;
     grants->frames = 0;
     grants->frames_max = 0;
     grants->replaced = 0;
-    grants->full = false;
     grants->reserve = NULL;
     grants->reserve_pages = 0;
     grants->unused = 0;
@@ -144,44 +142,17 @@ void grants_reserve(struct grants *grants, void *pages, uint32_t count)
     grants->reserve_pages = count;
 }
 
-/* A page of this domain's that it can do without: a new one of Xen's, in the place for it, or one
- * of the reserve. NULL if there are no more. */
-static uint8_t *take_page(struct grants *grants)
-{
-    uintptr_t frame = frame_of(grants->spare);
-    struct physmap_populate populate = {.frames = &frame, .count = 1, .domid = DOMID_SELF};
-
-    /* Not asked again: Xen writes a line into its log each time. */
-    if (!grants->full && memory_op(XENMEM_populate_physmap, &populate) == 1)
-        return grants->spare;
-    grants->full = true;
-    if (grants->reserve_pages == 0)
-        return NULL;
-    return grants->reserve + --grants->reserve_pages * XEN_PAGE;
-}
-
-static void put_page_back(struct grants *grants, uint8_t *page)
-{
-    struct physmap_remove remove = {.domid = DOMID_SELF, .frame = frame_of(page)};
-
-    if (page == grants->spare)
-        memory_op(XENMEM_remove_from_physmap, &remove);
-    else
-        grants->reserve_pages++;
-}
-
-/* Another page takes the place of an old one in this domain's memory, contents and all. */
+/* A page of the reserve takes the place of an old one in this domain's memory, contents and all. */
 static bool replace(struct grants *grants, uintptr_t frame)
 {
-    uint8_t *page = take_page(grants);
-
-    if (!page)
+    if (grants->reserve_pages == 0)
         return false;
+    uint8_t *page = grants->reserve + (grants->reserve_pages - 1) * XEN_PAGE;
     __builtin_memcpy(page, (const void *)(frame * XEN_PAGE), XEN_PAGE);
-    if (physmap_add(XENMAPSPACE_gmfn, frame_of(page), frame))
-        return true;
-    put_page_back(grants, page);
-    return false;
+    if (!physmap_add(XENMAPSPACE_gmfn, frame_of(page), frame))
+        return false;
+    grants->reserve_pages--;
+    return true;
 }
 
 bool grants_take_back(struct grants *grants, grant_list *list)

@@ -21,10 +21,8 @@ typedef uint16_t grant_list;
 
 struct grants {
     grant_entry_v1_t *table;
-    uint8_t *spare; /* a place for one page, of nobody's memory */
     uint32_t frames, frames_max;
     uint32_t replaced;      /* pages that a backend would not let go: see grants_take_back() */
-    bool full;              /* Xen has no more pages for this domain */
     uint8_t *reserve;       /* pages to use in their place */
     uint32_t reserve_pages; /* that are left, from the first on */
     grant_list unused;
@@ -32,15 +30,15 @@ struct grants {
 };
 
 /*
- * Takes the table, and maps its first frame. `place` is for 1 + `frames` pages that are nobody's
+ * Takes the table, and maps its first frame. `place` is for `frames` pages that are nobody's
  * memory, where the table appears as it grows. False if Xen refuses, or if the table is of version
  * 2 and cannot be made to be of version 1.
  */
 bool grants_start(struct grants *grants, void *place, uint32_t frames);
 
 /*
- * Gives grants_take_back() pages to use where Xen has none for this domain, which is the rule: the
- * toolstack allows a domain as many as it begins with. Each that is used is not memory any more, so
+ * Gives grants_take_back() the pages that it puts in others' places: Xen has no new ones for a
+ * domain, which may have as many as it begins with. Each that is used is not memory any more, so
  * all of them must be of a kind that no operating system ever uses. They are used from the last on,
  * and grants->reserve_pages says how many are left. After grants_start().
  */
@@ -60,8 +58,8 @@ bool grants_end(struct grants *grants, grant_list *list);
 
 /*
  * The same for the last time: pages that the other side has mapped are made to be not ours any
- * more. Each is exchanged for a new page with the same contents; the other side keeps the old one,
- * which is no longer part of this domain's memory (C4, C5). False if Xen refuses that, or if the
- * reserve is used up.
+ * more. Each is exchanged for one of the reserve, with the same contents; the other side keeps the
+ * old one, which is no longer part of this domain's memory (C4, C5). False if Xen refuses that, or
+ * if the reserve is used up.
  */
 bool grants_take_back(struct grants *grants, grant_list *list);

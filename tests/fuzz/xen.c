@@ -118,7 +118,8 @@ static struct xhost_options shape(const uint8_t *bytes)
     options.no_shared_page = bytes[3] & 16;
     options.others_grants = bytes[3] & 32;
     options.store_chunk = bytes[3] & 64 ? 9 : 0;
-    options.spare_pages = bytes[4] > 0xf0 ? bytes[4] % 4 : 400;
+    if (bytes[4] > 0xf0)
+        options.reserve_pages = bytes[4] % 4;
     options.grant_frames = 1 + bytes[4] % 4;
     options.ring_start = bytes[5] < 0x40 ? UINT32_MAX - 300 : 0;
     options.seed = bytes[5];
@@ -238,6 +239,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     xen = make(sizeof(*xen));
     if (xen_begin(xen, xhost_door(), &place) == RESULT_OK) {
+        grants_reserve(&xen->grants, xhost_reserve(), options.reserve_pages);
         for (unsigned i = 0; i < options.disk_count; i++)
             begin_disk(i);
         xhost_now()->fuzz_bytes = fuzz_bytes;

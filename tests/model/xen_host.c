@@ -24,11 +24,12 @@
 #define PLACE_PAGES 4096u
 #define STORE_BASE  0x31000000u
 #define FIRST_GFN   (ARENA_BASE / PAGE)
-#define GFNS        (STORE_BASE / PAGE + 1 - FIRST_GFN)
+#define SPARE_BASE  0x31100000u
+#define GFNS        (SPARE_BASE / PAGE + SPARE_MOST - FIRST_GFN)
 
 /* Machine pages. */
 #define GRANT_FRAMES_MOST 64u
-#define SPARE_MOST        512u
+#define SPARE_MOST        1024u
 #define MFN_SHARED        ((int32_t)ARENA_PAGES)
 #define MFN_STORE         (MFN_SHARED + 1)
 #define MFN_GRANTS        (MFN_STORE + 1)
@@ -90,7 +91,7 @@ static struct {
     uint64_t now, steps, random;
     size_t fuzz_at;
     char log[256];
-    uint32_t grant_frames, grant_version, spares;
+    uint32_t grant_frames, grant_version;
     enum port_state ports[PORTS];
     struct pin pins[ENTRIES];
     uint16_t pinned[MFNS]; /* how many mappings there are of a page */
@@ -628,7 +629,7 @@ static intptr_t sched_op(unsigned command, void *argument, bool fails)
 /* Somewhere else in the guest's memory it is no more. */
 static void unhook(int32_t mfn)
 {
-    for (uint64_t gfn = PLACE_BASE / PAGE; gfn < PLACE_BASE / PAGE + PLACE_PAGES; gfn++)
+    for (uint64_t gfn = PLACE_BASE / PAGE; gfn < FIRST_GFN + GFNS; gfn++)
         if (machine_of(gfn) == mfn)
             set_frame(gfn, -1);
 }
@@ -702,25 +703,6 @@ static intptr_t take_away(const struct physmap_remove *remove, bool fails)
     return 0;
 }
 
-static intptr_t populate(const struct physmap_populate *populate, bool fails)
-{
-    if (populate->domid != DOMID_SELF || populate->count != 1 || populate->order != 0) {
-        xhost_complain("memory is asked for in a way that is not modelled");
-        return 0;
-    }
-    uintptr_t gfn = populate->frames[0];
-    if (fails || h.spares >= xhost_options.spare_pages || h.spares >= SPARE_MOST)
-        return 0;
-    if (gfn < FIRST_GFN || gfn >= FIRST_GFN + GFNS || machine_of(gfn) >= 0) {
-        xhost_complain("memory is to appear where there is some: %#lx", (unsigned long)gfn);
-        return 0;
-    }
-    int32_t mfn = MFN_SPARE + (int32_t)h.spares++;
-    memset(machine_page(mfn), 0, PAGE);
-    set_frame(gfn, mfn);
-    return 1;
-}
-
 static intptr_t memory_op(unsigned command, void *argument, bool fails)
 {
     switch (command) {
@@ -728,8 +710,6 @@ static intptr_t memory_op(unsigned command, void *argument, bool fails)
         return add(argument, fails);
     case XENMEM_remove_from_physmap:
         return take_away(argument, fails);
-    case XENMEM_populate_physmap:
-        return populate(argument, fails);
     default:
         xhost_complain("memory operation %u", command);
         return XEN_ENOSYS;
@@ -959,7 +939,7 @@ struct xhost_options xhost_usual(unsigned disks)
         .leaf = 0x40000000,
         .grant_frames = 64,
         .grant_version = 1,
-        .spare_pages = 400,
+        .reserve_pages = SPARE_MOST,
         .channels = PORTS,
         .store_us = 50,
         .seed = 1,
@@ -1007,6 +987,10 @@ void xhost_plug(const struct xhost_options *options)
     h.ports[0] = PORT_OTHERS;
     h.ports[STORE_PORT] = h.ports[CONSOLE_PORT] = PORT_BOUND;
     h.ports[CONSOLE_PORT + 1] = PORT_OTHERS;
+    see(SPARE_BASE / PAGE, SPARE_MOST, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+        (off_t)MFN_SPARE * PAGE);
+    for (int32_t i = 0; i < (int32_t)SPARE_MOST; i++)
+        h.p2m[SPARE_BASE / PAGE - FIRST_GFN + (uint64_t)i] = MFN_SPARE + i;
     for (int32_t mfn = MFN_SHARED; mfn < MFN_SPARE; mfn++)
         memset(machine_page(mfn), 0, PAGE);
     /* What the toolstack has granted to the console and to XenStore. */
@@ -1045,9 +1029,13 @@ void xhost_unplug(void)
             set_frame(gfn, -1);
     memset(h.pins, 0, sizeof(h.pins));
     memset(h.pinned, 0, sizeof(h.pinned));
-    h.spares = 0;
     h.plugged = false;
     model_forget();
+}
+
+void *xhost_reserve(void)
+{
+    return (void *)(uintptr_t)SPARE_BASE;
 }
 
 bool xhost_fault_happened(void)

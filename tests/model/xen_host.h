@@ -114,9 +114,9 @@ struct xhost_options {
     uint32_t spurious;   /* one wait in so many ends for no reason; 0: none */
     uint32_t grant_frames;
     uint32_t grant_version;
-    bool others_grants;   /* every third entry is taken by somebody else */
-    uint32_t spare_pages; /* that the domain may still be given */
-    uint32_t channels;    /* event channels that there can be */
+    bool others_grants;     /* every third entry is taken by somebody else */
+    uint32_t reserve_pages; /* that the guest has for grants_reserve() */
+    uint32_t channels;      /* event channels that there can be */
 
     uint32_t store_us;    /* until XenStore looks at a request */
     uint32_t store_chunk; /* bytes that it moves at a time; 0: all */
@@ -186,6 +186,9 @@ void xhost_unshare(const struct dma_block *block);
 unsigned xhost_allocations(void);
 /* Whether some other domain can still touch any of it. */
 bool xhost_shown(const void *memory, size_t bytes);
+
+/* Pages for grants_reserve(), as many as the options say. */
+void *xhost_reserve(void);
 
 /* Disks. */
 uint8_t xhost_pattern(unsigned disk, uint64_t place);

@@ -388,6 +388,82 @@ static void exit_with_xenstore_lost_and_found(void **state)
     }
 }
 
+/* It gets out of step in the middle of it all, at whichever answer: what was not heard is said
+ * again. */
+static void exit_in_which_xenstore_is_lost(void **state)
+{
+    static const enum xhost_fault faults[] = {XFAULT_WRONG_ID, XFAULT_TOO_LONG, XFAULT_TWICE};
+    unsigned runs = 0;
+    (void)state;
+
+    for (unsigned f = 0; f < LENGTH(faults); f++)
+        for (uint64_t k = 1;; k++) {
+            struct xhost_options options = xhost_usual(2);
+            struct guest guest;
+            char key[64];
+
+            options.reconnection = true;
+            xhost_plug(&options);
+            guest_up(&guest);
+            xhost_now()->fault = faults[f];
+            xhost_now()->answer_wrong_at = xhost_counted()->answers + k;
+            guest_exit(&guest, EXIT_MS);
+            bool happened = xhost_fault_happened();
+            for (unsigned i = 0; i < 2; i++) {
+                assert_int_equal(guest.blk[i]->front.state, FRONT_DORMANT);
+                assert_int_equal(xhost_frontend_state(i), XenbusStateInitialising);
+                assert_int_equal(xhost_backend_state(i), XenbusStateInitWait);
+                for (unsigned name = 0; name < KEYS; name++) {
+                    snprintf(key, sizeof(key), "/local/domain/5/device/vbd/%u/%s",
+                             options.disks[i].number, front_keys[name]);
+                    assert_null(xhost_key(key));
+                }
+            }
+            assert_int_equal(xhost_watches(), 0);
+            assert_int_equal(xhost_counted()->replaced, 0);
+            guest_handed_over(&guest);
+            assert_no_violation();
+            xhost_unplug();
+            if (!happened)
+                break;
+            runs++;
+        }
+    assert_true(runs > LENGTH(faults) * 20);
+}
+
+/* As much is in flight as can be taken back, however much was asked for; and a disk whose backend
+ * is well works beside others that have all the room there is. */
+static void exit_with_all_that_may_be_in_flight(void **state)
+{
+    struct xhost_options options = xhost_usual(4);
+    struct guest guest;
+    struct xio *io[3][IN_FLIGHT];
+    (void)state;
+
+    for (unsigned i = 0; i < 3; i++)
+        options.disks[i].pace = XHOST_BY_HAND;
+    options.reserve_pages = BLKFRONT_RESERVE_PAGES;
+    xhost_plug(&options);
+    guest_up(&guest);
+    for (unsigned i = 0; i < 3; i++) {
+        for (unsigned k = 0; k < IN_FLIGHT; k++) {
+            io[i][k] = xio_new(i, DISK_READ, 0, 128 << 10, k % 2 * 512);
+            assert_int_equal(xio_submit(&guest, io[i][k]), RESULT_OK);
+        }
+        xhost_finish(i, 0);
+    }
+    assert_true(guest.xen->in_flight > BLKFRONT_FLIGHT_PAGES / 2);
+    assert_reads(&guest, 3, 0, 128 << 10, 0);
+    assert_reads(&guest, 3, 8, 128 << 10, 1);
+    leave(&guest);
+    assert_true(xhost_counted()->replaced > BLKFRONT_FLIGHT_PAGES / 2);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(guest.blk[i]->front.state, FRONT_DORMANT);
+    guest_handed_over(&guest);
+    assert_int_equal(guest.leaked, 0);
+    assert_no_violation();
+}
+
 /* An error is not an answer: the question is asked again. */
 static void exit_with_errors_of_xenstores(void **state)
 {
@@ -460,7 +536,7 @@ static void a_backend_that_clings_to_its_pages(void **state)
     }
 }
 
-/* And Xen has no page to give: then memory is lost, and that is said (C5). */
+/* And there is no reserve: then memory is lost, and that is said (C5). */
 static void a_backend_that_clings_where_there_is_no_memory(void **state)
 {
     (void)state;
@@ -469,7 +545,7 @@ static void a_backend_that_clings_where_there_is_no_memory(void **state)
         struct guest guest;
 
         options.disks[1].never_unmaps = true;
-        options.spare_pages = 0;
+        options.reserve_pages = 0;
         xhost_plug(&options);
         guest_up(&guest);
         assert_reads(&guest, 1, 0, 65536, 0);
@@ -647,6 +723,8 @@ int main(void)
         xen_test(exit_with_a_deadline_that_is_past),
         xen_test(exit_without_xenstore),
         xen_test(exit_with_xenstore_lost_and_found),
+        xen_test(exit_in_which_xenstore_is_lost),
+        xen_test(exit_with_all_that_may_be_in_flight),
         xen_test(exit_with_errors_of_xenstores),
         xen_test(exit_while_a_disk_is_taken_away),
         xen_test(a_backend_that_clings_to_its_pages),

@@ -158,11 +158,11 @@ static void pages_are_taken_back(void **state)
     guest_down(&guest);
 }
 
-/* Xen has none to give: said so, and nothing is changed. */
+/* The reserve is used up: said so, and nothing is changed. */
 static void pages_that_cannot_be_taken_back(void **state)
 {
     struct xhost_options options = xhost_usual(0);
-    options.spare_pages = 1;
+    options.reserve_pages = 1;
     struct xen *xen = begin(&options);
     unsigned char *pages = xhost_alloc(3 * 4096, 0);
     grant_list list = 0;

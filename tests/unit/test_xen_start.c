@@ -56,7 +56,7 @@ static void a_domain_without_the_platform_device(void **state)
 
     assert_non_null(xen);
     places[0].bytes = 0;
-    places[1].bytes = 2 * 4096;
+    places[1].bytes = 4096;
     places[2].base += 8;
     places[3].port = true;
     xhost_plug(&options);
@@ -75,7 +75,7 @@ static void a_domain_without_the_platform_device(void **state)
     free(xen);
 }
 
-/* Three pages are enough for one frame of grants. */
+/* Two pages are enough for one frame of grants. */
 static void a_small_place(void **state)
 {
     struct xhost_options options = xhost_usual(1);
@@ -86,7 +86,7 @@ static void a_small_place(void **state)
 
     assert_non_null(xen);
     xhost_plug(&options);
-    place.bytes = 3 * 4096;
+    place.bytes = 2 * 4096;
     assert_int_equal(xen_begin(xen, xhost_door(), &place), RESULT_OK);
     assert_int_equal(xen->grants.frames_max, 1);
     door.deadline = clock_ticks() + 100 * MS;

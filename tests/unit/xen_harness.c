@@ -59,6 +59,8 @@ enum result guest_begin(struct guest *guest)
     if (result) {
         unmake(guest->xen);
         guest->xen = NULL;
+    } else {
+        grants_reserve(&guest->xen->grants, xhost_reserve(), xhost_now()->reserve_pages);
     }
     return result;
 }
