@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from lab import boot
+from lab import boot, scenarios
 from lab.audit import audit, page
 from lab.audit import report as audit_report
 from lab.errors import Interrupted, LabError
+from lab.guest import CD_SECTOR
 from lab.paths import ROM, shown
 from lab.progress import Progress
 from lab.qemu import MACHINES, TRANSPORTS, Firmware
@@ -29,14 +30,41 @@ def _refuse(arguments: argparse.Namespace, on: str, why: dict[str, str]) -> None
             raise LabError(f"{option} is not for {on}: {reason}")
 
 
-def _virtio_blk_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
-    _refuse(arguments, "virtio-blk", {"--backend": "QEMU itself is the device"})
+# What means nothing for each kind of virtio device, and why.
+_NOT_FOR = {
+    "virtio-blk": {
+        "--backend": "QEMU itself is the device",
+        "--cdrom": "its disks are no CD-ROM drives; give --on virtio-scsi",
+    },
+    "virtio-scsi": {"--backend": "QEMU itself is the device"},
+    "virtio-net": {
+        "--backend": "QEMU itself is the device",
+        "--disk": "there is no disk; all comes from the lab's TFTP server",
+        "--cdrom": "there is no disk",
+        "--disks": "there is no disk",
+        "--sector-size": "there is no disk",
+        "--read-only": "there is no disk",
+        "--write": "there is no disk",
+    },
+}
+
+
+def _virtio_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
+    _refuse(arguments, arguments.on, _NOT_FOR[arguments.on])
+    if arguments.cdrom:
+        _refuse(arguments, "a CD-ROM", {
+            "--sector-size": f"its sectors have {CD_SECTOR} bytes",
+            "--write": "nothing can be written to it",
+            "--no-snapshot": "nothing is written to it",
+            "--format": "it is one by itself",
+        })
     usual = Firmware()
-    options = boot.Options(
-        rom=None if arguments.no_rom else arguments.rom or ROM,
+    options = scenarios.Options(
+        on=arguments.on, rom=None if arguments.no_rom else arguments.rom or ROM,
         machine=arguments.machine or "q35", accelerator=arguments.accel or "auto",
-        transport=arguments.transport or "modern", sector_size=arguments.sector_size, disks=arguments.disks, read_only=arguments.read_only,
-        write=arguments.write << 20, timeout=arguments.timeout, image=arguments.disk,
+        transport=arguments.transport or "modern", sector_size=arguments.sector_size,
+        disks=arguments.disks or 1, cdrom=arguments.cdrom, read_only=arguments.read_only,
+        write=(arguments.write or 0) << 20, timeout=arguments.timeout, image=arguments.disk,
         image_format=arguments.format, snapshot=not arguments.no_snapshot,
         firmware=Firmware(arguments.firmware_code or usual.code,
                           arguments.firmware_vars or usual.variables))
@@ -50,18 +78,20 @@ def _xen_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
         "--accel": "Xen itself runs under emulation",
         "--firmware-vars": "hvmloader keeps none; give --firmware-code a file with both",
         "--no-snapshot": "the guest works on a copy in dom0",
+        "--cdrom": "hvmloader's firmware boots from its disks; give --on virtio-scsi",
     })
     return xen_boot.boot(xen_boot.Options(
         rom=None if arguments.no_rom else arguments.rom or ROM,
         backend=arguments.backend or "blkback", sector_size=arguments.sector_size,
-        disks=arguments.disks, read_only=arguments.read_only, write=arguments.write << 20,
-        firmware=arguments.firmware_code, timeout=arguments.timeout or xen_boot.DEFAULT_TIMEOUT,
+        disks=arguments.disks or 1, read_only=arguments.read_only,
+        write=(arguments.write or 0) << 20, firmware=arguments.firmware_code,
+        timeout=arguments.timeout or xen_boot.DEFAULT_TIMEOUT,
         image=arguments.disk, image_format=arguments.format), progress)
 
 
 # What can be run: the device that is booted from, and the firmware that boots.
 SCENARIOS: dict[tuple[str, str], Callable[[argparse.Namespace, Progress], Report]] = {
-    ("virtio-blk", "uefi"): _virtio_blk_on_uefi,
+    **{(on, "uefi"): _virtio_on_uefi for on in scenarios.SCENARIOS},
     ("xen", "uefi"): _xen_on_uefi,
 }
 
@@ -99,14 +129,14 @@ def _milliseconds(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="baton", description="Boot a virtual machine from its paravirtual disk through Baton, "
-        "and see how the disk is handed over.")
+        prog="baton", description="Boot a virtual machine from its paravirtual disk or network "
+        "through Baton, and see how the device is handed over.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run", help="boot an operating system and judge the hand-over",
-        description="Boot an operating system from a disk that Baton drives, and judge how the "
-        "disk was handed over. Without --disk, a small Debian is built (once) and booted, which "
-        "also says what it sees from inside.",
+        description="Boot an operating system from a device that Baton drives, and judge how that "
+        "was handed over. Without --disk, a small Debian is built (once) and booted, which also "
+        "says what it sees from inside.",
         epilog="Exit status: 0 everything held; 1 something did not, the last line says what "
         "(always with --no-rom, since then the driver is not Baton); 2 it could not be run; 130 "
         "interrupted.")
@@ -114,20 +144,24 @@ def _parser() -> argparse.ArgumentParser:
 
     what = run.add_argument_group("what to boot")
     what.add_argument("--on", default="virtio-blk", choices=sorted({on for on, _ in SCENARIOS}),
-                      help="the device to boot from (default: %(default)s); xen: a paravirtual "
-                      "disk of a guest on a real Xen, which is booted for it")
+                      help="the device to boot from (default: %(default)s); virtio-net: over the "
+                      "network, from the lab's own TFTP server; xen: a paravirtual disk of a guest "
+                      "on a real Xen, which is booted for it")
     what.add_argument("--firmware", default="uefi", choices=sorted({by for _, by in SCENARIOS}),
                       help="the firmware (default: %(default)s)")
     what.add_argument("--disk", type=Path, metavar="IMAGE",
                       help="boot this image instead, with an interactive serial console (on Xen, "
                       "without one, until its own driver has taken the disk over)")
+    what.add_argument("--cdrom", action="store_true",
+                      help="with --on virtio-scsi: boot from a CD-ROM drive, the lab's own CD or "
+                      "IMAGE (which need not be said of an image that is a CD's)")
     what.add_argument("--format", choices=("raw", "qcow2"),
                       help="the image's format (default: as the image says)")
     what.add_argument("--no-snapshot", action="store_true",
                       help="let the guest's writes reach the image (default: they are forgotten)")
     rom = what.add_mutually_exclusive_group()
     rom.add_argument("--rom", type=Path, metavar="FILE",
-                     help=f"the disk's option ROM (default: {shown(ROM)})")
+                     help=f"the device's option ROM (default: {shown(ROM)})")
     rom.add_argument("--no-rom", action="store_true",
                      help="no ROM: see how the firmware's own driver does it")
 
@@ -150,9 +184,10 @@ def _parser() -> argparse.ArgumentParser:
                          help="its variables; a copy is used (default: Debian's)")
 
     more = run.add_argument_group("with the lab's own guest")
-    more.add_argument("--disks", type=_count, default=1, metavar="N",
-                      help="so many disks; all but the first have only data (default: 1)")
-    more.add_argument("--write", type=int, default=0, choices=range(9), metavar="MIB",
+    more.add_argument("--disks", type=_count, metavar="N",
+                      help="so many disks, on virtio-scsi units of one controller; all but the "
+                      "first have only data (default: 1)")
+    more.add_argument("--write", type=int, choices=range(9), metavar="MIB",
                       help="have the guest write so much to each disk, and compare (up to 8)")
 
     rest = run.add_argument_group("the run")

@@ -39,26 +39,51 @@ class Wrote:
 
 
 @dataclass
+class Net:
+    """A network interface as the guest has it, and what it did with it."""
+
+    name: str
+    mac: str
+    path: str
+    address: str = ""
+    """From the DHCP server,"""
+    server: str = ""
+    """which is here."""
+    sent: int = 0
+    received: int = 0
+    """How often it was asked for a sign of life, and how often it gave one."""
+    bytes: int = 0
+    sha256: str = ""
+    """Of the file that was got from it."""
+
+
+@dataclass
 class GuestLog:
     """All it said."""
 
     root: Root | None = None
     disks: dict[str, Seen] = field(default_factory=dict)
-    """By place: PCI address, "00:04.0", or "xen:vbd/51776"."""
+    """By place: PCI address, "00:04.0"; behind that target and LUN for a SCSI disk, "00:04.0/0:1";
+    or "xen:vbd/51776"."""
+    nets: dict[str, Net] = field(default_factory=dict)
+    """By PCI address."""
     wrote: dict[str, Wrote] = field(default_factory=dict)
     """By name, "vda"."""
     refused: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     ended: bool = False
     kernel_lines: list[str] = field(default_factory=list)
-    """The kernel's own lines about paravirtual disks."""
+    """The kernel's own lines about paravirtual devices."""
 
 
 def place_of(path: str) -> str:
-    """The device that a path in /sys leads through, as "00:04.0", or "xen:vbd/51776" for one of
-    Xen's; "" if none."""
+    """The device that a path in /sys leads through, as "00:04.0", "00:04.0/0:1" for a unit of a
+    SCSI controller, or "xen:vbd/51776" for one of Xen's; "" if none."""
     found = re.search(r"/(vbd)-(\d+)/", f"{path}/")
-    return f"xen:{found[1]}/{found[2]}" if found else pci_of(path)
+    if found:
+        return f"xen:{found[1]}/{found[2]}"
+    unit = re.search(r"/target[\d:]+/\d+:\d+:(\d+:\d+)/", path)
+    return f"{pci_of(path)}/{unit[1]}" if unit else pci_of(path)
 
 
 def pci_of(path: str) -> str:
@@ -71,7 +96,8 @@ def parse(serial: str) -> GuestLog:
     """Read a serial log (plain text, see lab.qemu.plain)."""
     log = GuestLog()
     for line in serial.splitlines():
-        if re.match(r"\[ *\d+\.\d+\].*(virtio|xenbus|XENBUS|blkfront|xen:grant|\bx?vbd|xvd)", line):
+        if re.match(r"\[ *\d+\.\d+\].*(virtio|xenbus|XENBUS|blkfront|xen:grant|\bx?vbd|xvd"
+                    r"|scsi|\bsd [\d:]+|\bsr\d|\beth\d)", line):
             log.kernel_lines.append(line)
         head, _, rest = line.partition("baton-guest: ")
         if head or not rest:
@@ -95,6 +121,18 @@ def _take(log: GuestLog, kind: str, words: dict[str, str], text: str) -> None:
     elif kind == "wrote":
         log.wrote[words["name"]] = Wrote(words["name"], words["at"], int(words["bytes"]),
                                          int(words["from"]), words["sha256"])
+    elif kind == "interface":
+        log.nets[pci_of(words["path"])] = Net(words["name"], words["mac"], words["path"])
+    elif kind in ("lease", "pinged", "fetched"):
+        net = next((net for net in log.nets.values() if net.name == words["name"]), None)
+        if net is None:
+            raise KeyError(words["name"])
+        if kind == "lease":
+            net.address, net.server = words["address"], words["server"]
+        elif kind == "pinged":
+            net.sent, net.received = int(words["sent"]), int(words["received"])
+        else:
+            net.bytes, net.sha256 = int(words["bytes"]), words["sha256"]
     elif kind == "refused":
         log.refused.append(words["name"])
     elif kind == "failed":

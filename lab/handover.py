@@ -4,14 +4,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lab.trace import (Completion, ConfigWrite, Notify, PowerOn, Request, SerialText, Status,
-                       Trace)
+from lab.trace import (ConfigWrite, DeviceEvent, Event, Filled, Notify, PowerOn, Request,
+                       ScsiCommand, SerialText, Status, Taken, Trace)
 
 KERNEL_SPEAKS = r"(\[ *\d+\.\d+\] )?Linux version \d|early console in "
 """A kernel's first words on the console. By then boot services are long gone."""
 
 _DRIVER_OK = 4
 _BARS = range(0x10, 0x28, 4)
+
+# READ and WRITE of 6, 10, 12 and 16 bytes (SBC-4).
+_SCSI_READS = {0x08, 0x28, 0xA8, 0x88}
+_SCSI_WRITES = {0x0A, 0x2A, 0xAA, 0x8A}
+
+_WORDS = {"virtio-scsi": ("reads", "writes", "other commands"),
+          "virtio-net": ("packets sent", "received")}
+_USUAL = ("reads", "writes")
+"""What is counted of a device of each kind, by the beginning of QEMU's name for it."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,15 @@ class Device:
     """Whether anybody in the firmware ever set it going (DRIVER_OK)."""
     live: bool | None = None
     """Whether it was still going at the hand-over; None where that could not be seen."""
-    reads: int = 0
-    writes: int = 0
+    requests: dict[str, int] = field(default_factory=dict)
+    """What the firmware had of it, as {"reads": 431, "writes": 0}."""
     last_request: float | None = None
     reset: float | None = None
     bus_master_off: float | None = None
+    taken_over: float | None = None
+    """When the system's own driver first set it going."""
+    moved_after: int = 0
+    """How often it took or filled a buffer after the hand-over, before the system reset it."""
     story: list[Moment] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -96,14 +109,33 @@ def judge(trace: Trace, devices: Sequence[str], speaks: str = KERNEL_SPEAKS, *,
     return HandOver(judged, kernel, seen_by)
 
 
+def _counted(event: DeviceEvent, kind: str, sent: set[str]) -> str | None:
+    """Under which word an event counts, if it is what the firmware asked for, or got."""
+    if isinstance(event, Request):
+        return "writes" if event.write else "reads"
+    if isinstance(event, ScsiCommand):
+        return "reads" if event.code in _SCSI_READS else \
+            "writes" if event.code in _SCSI_WRITES else "other commands"
+    if kind == "virtio-net":
+        # What it only reads is sent. What it both reads and writes is for its control queue.
+        if isinstance(event, Taken) and not event.to_write:
+            return "packets sent"
+        if isinstance(event, Filled) and event.size > 0 and event.token not in sent:
+            return "received"
+    return None
+
+
 def _judge_device(trace: Trace, name: str, end: int | None) -> Device:
     device = Device(name)
+    kind = trace.kinds.get(name, "").removesuffix("-pci")
+    device.requests = dict.fromkeys(_WORDS.get(kind, _USUAL), 0)
     status = 0
     bus_master = False
     in_flight: set[str] = set()
+    sent: set[str] = set()
     late = 0
     for event in trace.events[:end]:
-        if getattr(event, "device", None) != name:
+        if not isinstance(event, DeviceEvent) or event.device != name:
             continue
         if isinstance(event, Status):
             if event.value & _DRIVER_OK:
@@ -130,23 +162,41 @@ def _judge_device(trace: Trace, name: str, end: int | None) -> Device:
             elif event.bus_master:
                 device.bus_master_off = None
             bus_master = event.bus_master
-        elif isinstance(event, Request):
-            device.last_request = event.time
+        elif isinstance(event, Taken):
             in_flight.add(event.token)
-            device.reads += not event.write
-            device.writes += event.write
-            late += device.reset is not None
-        elif isinstance(event, Completion):
+            (sent.discard if event.to_write and not event.to_read else sent.add)(event.token)
+        elif isinstance(event, Filled):
             in_flight.discard(event.token)
-        elif isinstance(event, Notify):
+        if isinstance(event, (Taken, Filled, Notify)):
             late += device.reset is not None
+        word = _counted(event, kind, sent)
+        if word is not None:
+            device.requests[word] += 1
+            device.last_request = event.time
     if device.last_request is not None:
-        device.story.append(Moment(device.last_request, f"last request of the firmware's "
-                                   f"{device.reads} reads and {device.writes} writes"))
+        *most, last = [f"{count} {word}" for word, count in device.requests.items()]
+        device.story.append(Moment(device.last_request, "last of the firmware's "
+                                   f"{', '.join(most)} and {last}"))
     # Stable: what has the same stamp stays in the order of the log.
     device.story.sort(key=lambda moment: moment.time)
+    _after(device, trace.events[end:] if end is not None else ())
     _conclude(device, trace, end, status, bus_master, late)
     return device
+
+
+def _after(device: Device, events: Sequence[Event]) -> None:
+    """What became of the device after the hand-over, up to where the system's driver has it."""
+    touched = False
+    for event in events:
+        if not isinstance(event, DeviceEvent) or event.device != device.device:
+            continue
+        if isinstance(event, Status) and not event.echo:
+            touched = True
+            if event.value & _DRIVER_OK:
+                device.taken_over = event.time
+                return
+        elif isinstance(event, (Taken, Filled)):
+            device.moved_after += not touched
 
 
 def _conclude(device: Device, trace: Trace, end: int | None, status: int, bus_master: bool,
@@ -175,5 +225,8 @@ def _conclude(device: Device, trace: Trace, end: int | None, status: int, bus_ma
                                f"{reset}")
     if bus_master:
         device.problems.append(f"{name}: bus mastering was still on at the hand-over")
+    if device.moved_after:
+        device.problems.append(f"{name}: took or filled buffers {device.moved_after} times after "
+                               "the hand-over, before the system reset it")
     if late:
         device.problems.append(f"{name}: touched {late} times between its reset and the hand-over")

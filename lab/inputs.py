@@ -218,6 +218,9 @@ def _check_raw(path: Path, head: bytes) -> int:
     if size % _SECTOR != 0:
         raise LabError(f"the disk image {name} is truncated, or no disk image: {size} bytes are "
                        "not a whole number of sectors")
+    if head[510:512] != b"\x55\xaa" and is_cdrom(path):
+        raise LabError(f"{name} is a CD-ROM image, and no disk image as well: give --on "
+                       "virtio-scsi, which has CD-ROM drives")
     if head[510:512] != b"\x55\xaa":
         raise LabError(f"{name} is not a disk image: there is no partition table at its start")
     for sector in (512, 4096):
@@ -226,6 +229,48 @@ def _check_raw(path: Path, head: bytes) -> int:
             if (last + 1) * sector > size:
                 raise LabError(f"the disk image {name} is truncated: its partition table is for a "
                                f"disk of {(last + 1) * sector} bytes, and {size} are there")
+    return size
+
+
+# ISO 9660 (ECMA-119): volume descriptors of 2048 bytes begin after 16 sectors; the last one has the
+# type 255. A boot record (type 0) of this system says that the CD can be booted (El Torito).
+_CD_SECTOR = 2048
+_CD_DESCRIPTORS = 16
+_CD_PRIMARY, _CD_BOOT, _CD_END = 1, 0, 255
+_EL_TORITO = b"EL TORITO SPECIFICATION"
+
+
+def is_cdrom(path: Path) -> bool:
+    """Whether a file is a CD-ROM image; it may be a disk image as well."""
+    return _descriptors(path)[:1] != []
+
+
+def _descriptors(path: Path) -> list[bytes]:
+    found: list[bytes] = []
+    data = _bytes_of(path, "the CD-ROM image", 65536)
+    for at in range(_CD_DESCRIPTORS * _CD_SECTOR, len(data), _CD_SECTOR):
+        descriptor = data[at:at + _CD_SECTOR]
+        if descriptor[1:6] != b"CD001" or descriptor[0] == _CD_END:
+            break
+        found.append(descriptor)
+    return found
+
+
+def check_cdrom(path: Path) -> int:
+    """A CD-ROM image to boot from. Gives its size in bytes."""
+    found = _descriptors(path)
+    size = path.stat().st_size
+    name = shown(path)
+    primary = next((each for each in found if each[0] == _CD_PRIMARY), b"")
+    if len(primary) < 132:
+        raise LabError(f"{name} is not a CD-ROM image: it has no ISO 9660 file system")
+    sectors = struct.unpack_from("<I", primary, 80)[0]
+    block = struct.unpack_from("<H", primary, 128)[0]
+    if size < sectors * block:
+        raise LabError(f"the CD-ROM image {name} is truncated: its file system has "
+                       f"{sectors * block} bytes, and {size} are there")
+    if not any(each[0] == _CD_BOOT and each[7:7 + len(_EL_TORITO)] == _EL_TORITO for each in found):
+        raise LabError(f"the CD-ROM image {name} cannot be booted: it has no El Torito boot record")
     return size
 
 

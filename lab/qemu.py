@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, Protocol
 
 from lab import tools, trace
 from lab.cache import scratch_folder, sweep
@@ -57,6 +57,9 @@ SERIAL_MAX = 8 << 20
 """Bytes that a machine may send to its serial port: a boot of a talkative firmware is less than a
 quarter of it, and one that is lost in its own error messages can fill a disk with them."""
 
+FIRST_TO_BOOT = "bootindex=1"
+"""Of what firmware boots from. QEMU has given 0 to the program that is run before that."""
+
 FIRST_SLOT = 4
 LAST_SLOT = 0x1E  # q35 has its own devices in 0x1f
 
@@ -64,6 +67,38 @@ LAST_SLOT = 0x1E  # q35 has its own devices in 0x1f
 def quoted(value: str | Path) -> str:
     """For QEMU's option parser, which takes a comma for the end of a value unless it is doubled."""
     return str(value).replace(",", ",,")
+
+
+class Device(Protocol):
+    """What a machine can have in a PCI slot."""
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is started."""
+
+    def arguments(self, index: int, address: str) -> list[str]:
+        """QEMU's words for it; `index` makes its names its own."""
+
+
+def _virtio(name: str, address: str, rom: Path | None, transport: Transport,
+            options: Mapping[str, str], *words: str) -> list[str]:
+    """A virtio device on the PCI bus. Without a ROM of ours it has none, not even QEMU's own."""
+    slot, _, function = address.split(":")[1].partition(".")
+    parts = [f"{name}-pci", *words, f"addr={slot}.{function}",
+             f"romfile={quoted(rom) if rom else ''}", TRANSPORTS[transport]]
+    return ["-device", ",".join([*parts, *(f"{key}={value}" for key, value in options.items())])]
+
+
+def _drive(name: str, image: Path, format_: str, *, read_only: bool, snapshot: bool,
+           more: Mapping[str, str]) -> list[str]:
+    words = [f"if=none,id={name},file={quoted(image)},format={format_}"]
+    words += ["read-only=on"] if read_only else []
+    words += ["snapshot=on"] if snapshot else []
+    return ["-drive", ",".join([*words, *(f"{key}={value}" for key, value in more.items())])]
+
+
+def _check_image(image: Path) -> None:
+    if not image.is_file():
+        raise LabError(f"the disk image {shown(image)} does not exist")
 
 
 @dataclass(frozen=True)
@@ -82,19 +117,116 @@ class Disk:
     drive: Mapping[str, str] = field(default_factory=dict)
     """More properties of the drive behind the device, as in {"aio": "io_uring"}."""
 
+    def check(self) -> None:
+        if self.rom is not None:
+            check_rom(self.rom)
+        _check_image(self.image)
+
     def arguments(self, index: int, address: str) -> list[str]:
-        image = quoted(self.image)
-        rom = quoted(self.rom) if self.rom else ""
-        drive = f"if=none,id=drive{index},file={image},format={self.format}"
-        drive += ",read-only=on" if self.read_only else ""
-        drive += ",snapshot=on" if self.snapshot else ""
-        drive += "".join(f",{name}={value}" for name, value in self.drive.items())
-        slot, _, function = address.split(":")[1].partition(".")
-        device = (f"virtio-blk-pci,id=disk{index},drive=drive{index},addr={slot}.{function},"
-                  f"romfile={rom},{TRANSPORTS[self.transport]},"
-                  f"logical_block_size={self.sector_size},physical_block_size={self.sector_size}")
-        device += "".join(f",{name}={value}" for name, value in self.options.items())
-        return ["-drive", drive, "-device", device]
+        size = self.sector_size
+        return _drive(f"drive{index}", self.image, self.format, read_only=self.read_only,
+                      snapshot=self.snapshot, more=self.drive) + \
+            _virtio("virtio-blk", address, self.rom, self.transport,
+                    {"logical_block_size": str(size), "physical_block_size": str(size),
+                     **self.options}, f"id=disk{index}", f"drive=drive{index}")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A logical unit of a SCSI controller: a disk, or a CD-ROM drive with a disc in it."""
+
+    image: Path
+    format: str = "raw"
+    sector_size: int = 512
+    read_only: bool = False
+    snapshot: bool = False
+    cdrom: bool = False
+    target: int = 0
+    lun: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+    """More properties of the unit, as in {"scsi_version": "6"}."""
+    drive: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its target and number, "0:3"."""
+        return f"{self.target}:{self.lun}"
+
+
+@dataclass(frozen=True)
+class ScsiController:
+    """A virtio-scsi device and what is behind it."""
+
+    units: Sequence[Unit] = ()
+    rom: Path | None = None
+    transport: Transport = "modern"
+    options: Mapping[str, str] = field(default_factory=dict)
+    boot: bool = False
+    """Whether the firmware is to boot from the first of the units before anything else."""
+
+    def check(self) -> None:
+        if self.rom is not None:
+            check_rom(self.rom)
+        for unit in self.units:
+            _check_image(unit.image)
+
+    def arguments(self, index: int, address: str) -> list[str]:
+        words = _virtio("virtio-scsi", address, self.rom, self.transport, self.options,
+                        f"id=scsi{index}")
+        for number, unit in enumerate(self.units):
+            drive = f"scsi{index}-drive{number}"
+            device = [f"scsi-{'cd' if unit.cdrom else 'hd'},bus=scsi{index}.0,drive={drive}",
+                      f"scsi-id={unit.target},lun={unit.lun}"]
+            if not unit.cdrom:
+                device.append(f"logical_block_size={unit.sector_size},"
+                              f"physical_block_size={unit.sector_size}")
+            if self.boot and number == 0:
+                device.append(FIRST_TO_BOOT)
+            device += [f"{key}={value}" for key, value in unit.options.items()]
+            words += _drive(drive, unit.image, unit.format, snapshot=unit.snapshot,
+                            read_only=unit.read_only or unit.cdrom, more=unit.drive)
+            words += ["-device", ",".join(device)]
+        return words
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A virtio-net device on a network of QEMU's own, which has a DHCP server and serves the files
+    of a folder by TFTP, and from which nothing gets out."""
+
+    folder: Path
+    boot_file: str
+    """The one of them that the DHCP server names for booting."""
+    rom: Path | None = None
+    transport: Transport = "modern"
+    options: Mapping[str, str] = field(default_factory=dict)
+    mac: str = "52:54:00:ba:70:01"
+    other_fd: int | None = None
+    """A datagram socket of somebody else on the same network, by its number (Machine.pass_fds)."""
+    boot: bool = False
+    """Whether the firmware is to boot from it before anything else."""
+
+    def check(self) -> None:
+        if self.rom is not None:
+            check_rom(self.rom)
+        if not (self.folder / self.boot_file).is_file():
+            raise LabError(f"the folder {shown(self.folder)} has no {self.boot_file}")
+
+    def arguments(self, index: int, address: str) -> list[str]:
+        net = f"net{index}"
+        words = ["-netdev", f"user,id={net}-user,restrict=on,tftp={quoted(self.folder)},"
+                            f"bootfile={quoted(self.boot_file)}"]
+        behind = f"{net}-user"
+        if self.other_fd is not None:
+            words += ["-netdev", f"dgram,id={net}-other,local.type=fd,"
+                                 f"local.str={self.other_fd}"]
+            for end in (f"{net}-user", f"{net}-other"):
+                words += ["-netdev", f"hubport,id={end}-port,hubid={index},netdev={end}"]
+            behind = f"{net}-port"
+            words += ["-netdev", f"hubport,id={behind},hubid={index}"]
+        return words + _virtio("virtio-net", address, self.rom, self.transport, self.options,
+                               f"id={net}", f"netdev={behind}", f"mac={self.mac}",
+                               *([FIRST_TO_BOOT] if self.boot else []))
 
 
 @dataclass(frozen=True)
@@ -119,7 +251,8 @@ class Machine:
     """Everything that makes a machine. `kernel` is a UEFI program that the firmware runs before it
     boots, with `append` as its options; when it returns, the firmware boots from disk."""
 
-    disks: Sequence[Disk] = ()
+    disks: Sequence[Device] = ()
+    """Its devices, most often disks, in their slots' order."""
     machine: str = "q35"
     accelerator: str = "tcg"
     memory: int = 512
@@ -138,10 +271,10 @@ class Machine:
 
     @property
     def addresses(self) -> list[str]:
-        """PCI addresses of the disks, in their order: one slot each on the root bus, where devices
+        """PCI addresses of the devices, in their order: one slot each on the root bus, where they
         may have I/O ports and so a legacy interface, on both machine types."""
         if len(self.disks) > LAST_SLOT - FIRST_SLOT + 1:
-            raise LabError(f"{len(self.disks)} disks are more than the machine has slots for "
+            raise LabError(f"{len(self.disks)} devices are more than the machine has slots for "
                            f"({LAST_SLOT - FIRST_SLOT + 1})")
         return [f"00:{FIRST_SLOT + index:02x}.0" for index in range(len(self.disks))]
 
@@ -149,11 +282,8 @@ class Machine:
         """Refuse what cannot work, before anything is started."""
         tools.find(QEMU)
         self.firmware.check()
-        for disk in self.disks:
-            if disk.rom is not None:
-                check_rom(disk.rom)
-            if not disk.image.is_file():
-                raise LabError(f"the disk image {shown(disk.image)} does not exist")
+        for device in self.disks:
+            device.check()
         if self.kernel is not None:
             check_app(self.kernel)
 
@@ -182,8 +312,8 @@ class Machine:
             words += ["-trace", f"events={quoted(folder)}/events,file={quoted(folder)}/trace.log"]
         if self.debug_exit:
             words += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
-        for index, (disk, address) in enumerate(zip(self.disks, self.addresses, strict=True)):
-            words += disk.arguments(index, address)
+        for index, (device, address) in enumerate(zip(self.disks, self.addresses, strict=True)):
+            words += device.arguments(index, address)
         if self.kernel is not None:
             words += ["-kernel", str(self.kernel), "-append", self.append]
         for name, text in self.fw_cfg.items():
@@ -262,7 +392,7 @@ def run(make: Machine | Callable[[Path], Machine], *, timeout: float | None = 12
     raise AssertionError("not reached")
 
 
-def run_app(app: Path, append: str = "", disks: Sequence[Disk] = (), *, machine: str = "q35",
+def run_app(app: Path, append: str = "", disks: Sequence[Device] = (), *, machine: str = "q35",
             accelerator: str = "auto", memory: int = 512, timeout: float = 120,
             trace_events: Sequence[str] = trace.EVENTS, fw_cfg: Mapping[str, str] | None = None,
             firmware: Firmware = Firmware(), extra: Sequence[str] = (),

@@ -6,15 +6,17 @@ before what: the loader's last read, the reset, the kernel's first word.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-EVENTS = ("runstate_set", "virtio_set_status", "virtio_queue_notify", "virtio_blk_handle_read",
-          "virtio_blk_handle_write", "virtio_blk_req_complete", "pci_cfg_write", "serial_write")
-"""What the lab has QEMU trace. Together some 30,000 lines for a boot, most of them characters."""
+EVENTS = ("runstate_set", "virtio_set_status", "virtio_queue_notify", "virtqueue_pop",
+          "virtqueue_fill", "virtio_blk_handle_read", "virtio_blk_handle_write",
+          "virtio_blk_req_complete", "virtio_scsi_cmd_req", "pci_cfg_write", "serial_write")
+"""What the lab has QEMU trace. Together some 30,000 lines for a boot from a disk, most of them
+characters; from the network three times as many, most of them packets."""
 
-AUDIT_EVENTS = (*EVENTS, "virtqueue_pop", "virtqueue_flush", "e1000e_rx_written_to_guest",
-                "pci_nvme_admin_cmd", "pci_nvme_io_cmd", "pci_nvme_enqueue_req_completion",
+AUDIT_EVENTS = (*EVENTS, "virtqueue_flush", "e1000e_rx_written_to_guest", "pci_nvme_admin_cmd",
+                "pci_nvme_io_cmd", "pci_nvme_enqueue_req_completion",
                 "ahci_pio_transfer", "ahci_dma_prepare_buf", "ahci_cmd_done",
                 "usb_uhci_frame_start", "usb_xhci_fetch_trb", "usb_xhci_queue_event")
 """What the audit looks at besides: every time that a device reads or writes the guest's memory, as
@@ -90,11 +92,34 @@ class Completion(DeviceEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ScsiCommand(DeviceEvent):
+    """A virtio-scsi device takes a command for one of its logical units; `code` is the first byte
+    of the command (SPC-4)."""
+
+    lun: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
 class Taken(DeviceEvent):
     """A virtio device takes buffers from a queue. `queue` is -1, and the device a "0x…", where it
     is not known whose queue that is."""
 
     queue: int
+    token: str = ""
+    to_write: int = 0
+    """How many of them it is to write to,"""
+    to_read: int = 0
+    """and how many to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled(DeviceEvent):
+    """A virtio device is done with what it took, and has written so many bytes to it."""
+
+    queue: int
+    token: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +162,8 @@ class Trace:
     events: tuple[Event, ...]
     start: float = 0.0
     """Power-on by the host's clock, from which all times count."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """What QEMU calls each PCI device that was configured, by its address: "virtio-blk-pci"."""
 
     @property
     def serial(self) -> str:
@@ -178,9 +205,11 @@ _STATUS = re.compile(r"vdev (\w+) val (\d+)")
 _NOTIFY = re.compile(r"vdev (\w+) n (\d+)")
 _REQUEST = re.compile(r"vdev (\w+) req (\w+) sector (\d+) nsectors (\d+)")
 _COMPLETION = re.compile(r"vdev (\w+) req (\w+) status (\d+)")
-_CONFIG = re.compile(r"\S+ ([0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) @0x([0-9a-f]+) <- 0x([0-9a-f]+)")
+_COMMAND = re.compile(r"\S+ lun=(\d+) tag=\S+ cmd=0x([0-9a-f]+)")
+_CONFIG = re.compile(r"(\S+) ([0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) @0x([0-9a-f]+) <- 0x([0-9a-f]+)")
 _QUEUE = re.compile(r"vdev (\w+) n (\d+) vq (\w+)")
-_POP = re.compile(r"vq (\w+) elem")
+_POP = re.compile(r"vq (\w+) elem (\w+) in_num (\d+) out_num (\d+)")
+_FILL = re.compile(r"vq (\w+) elem (\w+) len (\d+)")
 _FLUSH = re.compile(r"vq (\w+) count (\d+)")
 _RUNSTATE = re.compile(r".* new_state \d+ \(running\)")
 
@@ -204,7 +233,11 @@ class _Parser:
         self.start: float | None = None
         self.addresses: dict[str, str] = {}  # of QEMU's pointers
         self.queues: dict[str, tuple[str, int]] = {}  # of QEMU's pointers: the device, and which
+        self.kinds: dict[str, str] = {}
         self._latch = False
+        # The queue from which each thread has taken something last: what it says next of a SCSI
+        # command is of that.
+        self._taken: dict[str, str] = {}
         # The last thing each thread did, if that was to switch bus mastering off: the device's
         # status follows at once, from the same thread, which tells whose pointer it is.
         self._off: dict[str, str] = {}
@@ -231,7 +264,10 @@ class _Parser:
                 self.queues[queue[3]] = queue[1], int(queue[2])
             self.events.append(Notify(time, at[1], int(at[2])))
         elif name == "virtqueue_pop" and (at := _POP.match(text)):
-            self.events.append(Taken(time, at[1], -1))
+            self._taken[thread] = at[1]
+            self.events.append(Taken(time, at[1], -1, at[2], int(at[3]), int(at[4])))
+        elif name == "virtqueue_fill" and (at := _FILL.match(text)):
+            self.events.append(Filled(time, at[1], -1, at[2], int(at[3])))
         elif name == "virtqueue_flush" and (at := _FLUSH.match(text)):
             self.events.append(Used(time, at[1], -1, int(at[2])))
         elif name in _TRANSFERS:
@@ -241,8 +277,13 @@ class _Parser:
                                        int(at[4])))
         elif name == "virtio_blk_req_complete" and (at := _COMPLETION.match(text)):
             self.events.append(Completion(time, at[1], at[2], int(at[3])))
+        elif name == "virtio_scsi_cmd_req" and (at := _COMMAND.match(text)):
+            if thread in self._taken:
+                self.events.append(ScsiCommand(time, self._taken[thread], int(at[1]),
+                                               int(at[2], 16)))
         elif name == "pci_cfg_write" and (at := _CONFIG.match(text)):
-            write = ConfigWrite(time, at[1], int(at[2], 16), int(at[3], 16))
+            self.kinds[at[2]] = at[1]
+            write = ConfigWrite(time, at[2], int(at[3], 16), int(at[4], 16))
             self.events.append(write)
             if write.is_command and not write.bus_master:
                 self._off[thread] = write.device
@@ -273,15 +314,17 @@ class _Parser:
         def finished(event: Event) -> Event:
             if isinstance(event, SerialText):
                 return replace(event, time=event.time - start, last=event.last - start)
-            if isinstance(event, (Taken, Used)):
+            if isinstance(event, (Taken, Filled, Used, ScsiCommand)):
                 device, queue = owner(event.device)
-                return replace(event, time=event.time - start, queue=queue,
-                               device=self.addresses.get(device, device))
+                device = self.addresses.get(device, device)
+                if isinstance(event, ScsiCommand):
+                    return replace(event, time=event.time - start, device=device)
+                return replace(event, time=event.time - start, queue=queue, device=device)
             if isinstance(event, DeviceEvent):
                 return replace(event, time=event.time - start,
                                device=self.addresses.get(event.device, event.device))
             return replace(event, time=event.time - start)
-        return Trace(tuple(finished(event) for event in self.events), start)
+        return Trace(tuple(finished(event) for event in self.events), start, self.kinds)
 
     def _owners(self) -> Callable[[str], tuple[str, int]]:
         """Says whose a queue is, by QEMU's pointer to it. A notification names both; a queue that

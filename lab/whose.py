@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""What whose.efi says of the firmware, its disks and their drivers."""
+"""What whose.efi says of the firmware, its disks and network interfaces, and their drivers."""
 
 import re
 import shlex
@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Driver:
-    """A driver that has a hand in a disk; level 0 is next to the device."""
+    """A driver that has a hand in a disk or an interface; level 0 is next to the device."""
 
     level: int
     name: str
     name_from: str
     version: int
     image: str
+    holds: str = ""
 
     @property
     def from_option_rom(self) -> bool:
@@ -25,21 +26,45 @@ class Driver:
     def is_baton(self) -> bool:
         return self.name.startswith("Baton") and self.name_from != "path"
 
+    @property
+    def is_for_any(self) -> bool:
+        """Firmware's own for a bus or a unit of any SCSI controller, whoever drives that."""
+        return self.holds in ("scsi bus", "scsi unit")
+
 
 @dataclass
-class Disk:
-    """A disk as the firmware has it."""
+class Driven:
+    """What the firmware has drivers for."""
 
     device: str
-    block_size: int
-    blocks: int
-    read_only: bool
     drivers: list[Driver] = field(default_factory=list)
 
     @property
     def driver(self) -> Driver | None:
-        """The one that made the disk."""
-        return self.drivers[-1] if self.drivers else None
+        """The device's own, which made the disk or interface or the bus that the disk is on."""
+        return self.own[-1] if self.own else None
+
+    @property
+    def own(self) -> list[Driver]:
+        """The device's own, and those that it is built on."""
+        return [driver for driver in self.drivers if not driver.is_for_any]
+
+
+@dataclass
+class Disk(Driven):
+    """A disk as the firmware has it."""
+
+    block_size: int = 0
+    blocks: int = 0
+    read_only: bool = False
+
+
+@dataclass
+class Interface(Driven):
+    """A network interface as the firmware has it."""
+
+    mac: str = ""
+    media: bool = False
 
 
 @dataclass
@@ -50,8 +75,11 @@ class Answer:
     revision: str = ""
     uefi: str = ""
     disks: dict[str, Disk] = field(default_factory=dict)
-    """By PCI address. A device that has several disks, as Xen's has, is there several times: the
-    second is "00:02.0#2"."""
+    """By PCI address. A unit of a SCSI controller has its target and number behind that,
+    "00:04.0/0:1". A device that has several disks otherwise, as Xen's has, is there several times:
+    the second is "00:02.0#2"."""
+    interfaces: dict[str, Interface] = field(default_factory=dict)
+    """By PCI address."""
     complete: bool = False
 
 
@@ -59,32 +87,38 @@ def parse(serial: str) -> Answer | None:
     """What is found in a serial log, or None if it never spoke."""
     answer = Answer()
     spoke = False
+    last: Driven | None = None  # what the line before was about
     for kind, rest in re.findall(r"^whose: (\w+) ([^\r\n]*)", serial, re.MULTILINE):
         spoke = True
         try:
             words = dict(word.partition("=")[::2] for word in shlex.split(rest))
-            _take(answer, kind, words)
+            last = _take(answer, kind, words, last)
         except (ValueError, KeyError):
             continue  # a garbled line counts as not said, and is missed later
     return answer if spoke else None
 
 
-def _take(answer: Answer, kind: str, words: dict[str, str]) -> None:
+def _take(answer: Answer, kind: str, words: dict[str, str], last: Driven | None) -> Driven | None:
     if kind == "firmware":
         answer.vendor, answer.revision = words["vendor"], words["revision"]
         answer.uefi = words["uefi"]
     elif kind == "disk":
-        name = words["pci"]
-        same = sum(disk.device == name for disk in answer.disks.values())
-        answer.disks[f"{name}#{same + 1}" if same else name] = Disk(
-            name, int(words["block"]), int(words["blocks"]), words["read-only"] == "1")
+        name = words["pci"] + (f"/{words['unit']}" if "unit" in words else "")
+        same = sum(key.partition("#")[0] == name for key in answer.disks)
+        last = answer.disks[f"{name}#{same + 1}" if same else name] = Disk(
+            words["pci"], block_size=int(words["block"]), blocks=int(words["blocks"]),
+            read_only=words["read-only"] == "1")
+    elif kind == "interface":
+        last = answer.interfaces[words["pci"]] = Interface(words["pci"], mac=words["mac"],
+                                                           media=words["media"] == "1")
     elif kind == "driver":
-        # A disk's drivers are said before the next disk.
-        disk = list(answer.disks.values())[-1]
-        if disk.device != words["pci"]:
-            raise ValueError("a driver of another disk")
-        disk.drivers.append(
+        # The drivers of each are said before the next one.
+        if last is None or last.device != words["pci"]:
+            raise ValueError("a driver of something else")
+        last.drivers.append(
             Driver(int(words["level"]), words["name"], words["from"], int(words["version"], 16),
-                   words["image"]))
+                   words["image"], words.get("holds", "")))
     elif kind == "end":
-        answer.complete = int(words["disks"]) == len(answer.disks)
+        answer.complete = int(words["disks"]) == len(answer.disks) and \
+            int(words.get("interfaces", "0")) == len(answer.interfaces)
+    return last

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Something to receive: frames for every network card of the machine, from its start to its end.
+"""Something to receive: frames for every network card of a machine, from its start to its end.
 
 A card that still receives when the operating system owns the memory is the most dangerous of
 devices, because it needs nobody to ask it for anything. So somebody has to be sending.
@@ -10,6 +10,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -50,6 +51,8 @@ class Flood:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.sent = 0
+        self.times: list[float] = []
+        """When each was sent, by this host's clock, which QEMU's trace also goes by."""
 
     def __enter__(self) -> "Flood":
         for network in self._networks:
@@ -81,5 +84,6 @@ class Flood:
         try:
             network.socket.send(data)
             self.sent += 1
+            self.times.append(time.time())
         except OSError:
             pass  # the card does not take them, or the machine is gone: as on any wire, it is lost

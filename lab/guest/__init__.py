@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""The guest: a small Debian on one disk, made from Debian's own packages, without root.
+"""The guest: a small Debian, made from Debian's own packages, without root.
 
-GPT; an EFI system partition with Debian's GRUB; an ext4 root with Debian's kernel in /boot, a few
-of Debian's programs, and an init of ours; and a partition that tests may write to.
+On a disk: GPT; an EFI system partition with Debian's GRUB; an ext4 root with Debian's kernel in
+/boot, a few of Debian's programs, and an init of ours; and a partition that tests may write to. On
+a CD: El Torito, and the same root as ISO 9660. For the network: what a TFTP server needs, with the
+same kernel and the same initramfs, which there is all the system.
 """
 
 import gzip
 import os
 import re
 import shutil
+import tarfile
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +23,7 @@ from lab import gpt, tools
 from lab.cache import cached
 from lab.cpio import Cpio
 from lab.errors import LabError
+from lab.fat import boot_image
 from lab.packages import Archive, Package, unpack
 from lab.paths import LAB
 from lab.progress import Progress
@@ -36,9 +40,16 @@ ROOT = ("base-files", "dash", "coreutils", "grep", "libc6", "libacl1", "libattr1
 _NOT_NEEDED = ("./usr/share/doc", "./usr/share/man", "./usr/share/info", "./usr/share/locale",
                "./usr/share/lintian", "*/gconv")
 
+# Makes CDs. It is only unpacked, like what the guest is made of, and run with these libraries.
+GENISOIMAGE = "genisoimage"
+ISO_TOOLS = (GENISOIMAGE, "libmagic1", "libbz2-1.0", "zlib1g")
+
 # virtio_pci brings the modern and legacy parts with it. crc32c is what ext4 asks the crypto layer
 # for by name, which no dependency of the module tells.
-MODULES = ("virtio_pci", "virtio_blk", "xen-blkfront", "crc32c_generic", "ext4", "qemu_fw_cfg")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "sr_mod", "virtio_net",
+           "xen-blkfront", "crc32c_generic", "ext4", "isofs", "qemu_fw_cfg")
+
+CD_SECTOR = 2048
 
 _MIB = 1 << 20
 _ESP_SIZE = 8 * _MIB
@@ -47,9 +58,13 @@ _SCRATCH_SIZE = 16 * _MIB
 _SEED = uuid.UUID("6d2f6a8e-9d2b-4c54-8d0b-2f6ee0a9a1f4")
 
 
+NETWORK_LOADER = "grubnetx64.efi"
+"""The file of the network's that firmware starts."""
+
+
 @dataclass(frozen=True)
 class Guest:
-    """A finished disk, and what is on it."""
+    """A finished disk, CD, or archive of what a TFTP server needs; and what is on it."""
 
     disk: Path
     root_uuid: uuid.UUID
@@ -57,33 +72,49 @@ class Guest:
     grub: str
 
 
-def _names(archive: Archive) -> Sequence[str]:
-    return [archive.depends(KERNEL_META, KERNEL), GRUB, BUSYBOX, *ROOT]
-
-
 def _own_text() -> list[bytes]:
     """Whatever of ours shapes the disk: when it changes, the disk is made anew."""
     files = [*sorted(HERE.iterdir()), *(HERE.parent / name for name in
-                                        ("gpt.py", "cpio.py"))]
+                                        ("gpt.py", "cpio.py", "fat.py"))]
     return [file.read_bytes() for file in files if file.is_file()]
 
 
-def guest(progress: Progress, sector_size: int = 512) -> Guest:
-    """The guest's disk for this sector size: from the cache, or made now."""
-    packages = Archive(progress).obtain(_names)
+def _made(progress: Progress, what: str, file: str, more: Sequence[str], root_uuid: uuid.UUID,
+          sector_size: int, how: Callable[["_Maker", Path], None]) -> Guest:
+    """From the cache, or made now. `more` are packages that only this one needs."""
+    def names(archive: Archive) -> Sequence[str]:
+        return [archive.depends(KERNEL_META, KERNEL), GRUB, BUSYBOX, *ROOT, *more]
+
+    packages = Archive(progress).obtain(names)
     kernel = next(package for name, package in packages.items() if re.fullmatch(KERNEL, name))
-    parts: list[str | bytes] = [f"sector size {sector_size}"]
+    parts: list[str | bytes] = [f"{what}, sector size {sector_size}"]
     parts += sorted(each.identity for each in packages.values())
     parts += _own_text()
-    root_uuid = uuid.uuid5(_SEED, f"root {sector_size}")
 
     def make(target: Path, scratch: Path) -> None:
-        with progress.step(f"making the guest's disk ({kernel.name})") as step:
-            _Maker(packages, kernel, root_uuid, sector_size, scratch, step.tell).make(target)
+        with progress.step(f"making the guest's {what} ({kernel.name})") as step:
+            how(_Maker(packages, kernel, root_uuid, sector_size, scratch, step.tell), target)
 
-    disk = cached(LAB, f"guest-{sector_size}.img", parts, make)
-    return Guest(disk, root_uuid, f"{kernel.name} {kernel.version}",
+    return Guest(cached(LAB, file, parts, make), root_uuid, f"{kernel.name} {kernel.version}",
                  f"{GRUB} {packages[GRUB].version}")
+
+
+def guest(progress: Progress, sector_size: int = 512) -> Guest:
+    """The guest's disk for this sector size."""
+    return _made(progress, "disk", f"guest-{sector_size}.img", (),
+                 uuid.uuid5(_SEED, f"root {sector_size}"), sector_size, _Maker.make_disk)
+
+
+def cdrom(progress: Progress) -> Guest:
+    """The guest's CD."""
+    return _made(progress, "CD", "guest.iso", ISO_TOOLS, uuid.uuid5(_SEED, "cd"), CD_SECTOR,
+                 _Maker.make_cdrom)
+
+
+def network(progress: Progress) -> Guest:
+    """A tar archive of the folder from which the guest boots over the network."""
+    return _made(progress, "network image", "guest-net.tar", (), uuid.uuid5(_SEED, "net"), 0,
+                 _Maker.make_network)
 
 
 @dataclass
@@ -95,13 +126,45 @@ class _Maker:
     scratch: Path
     tell: Callable[[str], None]
 
-    def make(self, target: Path) -> None:
+    def _kernel(self) -> tuple[Path, bytes]:
+        """The kernel's package, unpacked, and the initramfs for it."""
         self.tell("kernel")
         kernel = self._unpacked(self.kernel, only=["./boot/*", "./lib/modules/*"])
         self.tell("initramfs")
-        initramfs = self._initramfs(kernel)
-        self.tell("root")
-        root = self._root_tree(kernel, initramfs)
+        return kernel, self._initramfs(kernel)
+
+    def make_network(self, target: Path) -> None:
+        kernel, initramfs = self._kernel()
+        self.tell("archive")
+        folder = self.scratch / "tftp"
+        (folder / "grub").mkdir(parents=True)
+        shutil.copyfile(self._loader(NETWORK_LOADER), folder / NETWORK_LOADER)
+        shutil.copyfile(one_of(kernel.glob("boot/vmlinuz-*"), "kernel"), folder / "vmlinuz")
+        (folder / "initrd.img").write_bytes(initramfs)
+        # Where that GRUB looks, as it is built into it.
+        (folder / "grub/grub.cfg").write_text(self._config(folder="", root="baton.net"))
+        with tarfile.open(target, "w") as archive:
+            archive.add(folder, ".")
+
+    def make_cdrom(self, target: Path) -> None:
+        root = self._root_tree(*self._kernel(), where="root=/dev/sr0 rootfstype=iso9660")
+        self.tell("CD")
+        # By this file its GRUB knows the CD that it came from.
+        (root / ".disk").mkdir()
+        (root / ".disk/info").write_text("Baton's lab\n")
+        boot_image(root / "boot/grub/efi.img", self._loader("gcdx64.efi"))
+        tool = self.scratch / "iso"
+        tool.mkdir()
+        for name in ISO_TOOLS:
+            unpack(self.packages[name], tool, without=_NOT_NEEDED)
+        libraries = ":".join(str(folder) for folder in
+                             (tool / "usr/lib/x86_64-linux-gnu", tool / "lib/x86_64-linux-gnu"))
+        tools.run([tool / "usr/bin/genisoimage", "-quiet", "-rational-rock", "-V", "BATON",
+                   "-eltorito-alt-boot", "-e", "boot/grub/efi.img", "-no-emul-boot", "-o", target,
+                   root], env={"LD_LIBRARY_PATH": libraries})
+
+    def make_disk(self, target: Path) -> None:
+        root = self._root_tree(*self._kernel(), where=f"root=UUID={self.root_uuid}")
         root_image = self._file_system(root)
         self.tell("EFI system partition")
         esp_image = self._esp()
@@ -134,13 +197,16 @@ class _Maker:
         cpio.character_device("dev/console", 5, 1)
         cpio.file("bin/busybox", busybox.read_bytes(), 0o755)
         cpio.file("init", (HERE / "initramfs.sh").read_bytes(), 0o755)
+        cpio.file("net.sh", (HERE / "net.sh").read_bytes(), 0o755)
         order = modules_in_order(kernel / "lib/modules", MODULES)
         for module in order:
             cpio.file(f"modules/{module.name}", module.read_bytes())
         cpio.file("modules/order", "".join(f"{module.name}\n" for module in order).encode())
         return gzip.compress(cpio.archive(), compresslevel=6, mtime=0)
 
-    def _root_tree(self, kernel: Path, initramfs: bytes) -> Path:
+    def _root_tree(self, kernel: Path, initramfs: bytes, where: str) -> Path:
+        """The root file system; `where` is what the kernel is told of it."""
+        self.tell("root")
         root = self.scratch / "root"
         # Debian has /bin and its like as links into /usr; the packages are unpacked through them.
         for name in ("bin", "sbin", "lib", "lib64"):
@@ -159,11 +225,20 @@ class _Maker:
         vmlinuz = one_of(kernel.glob("boot/vmlinuz-*"), "kernel")
         shutil.copyfile(vmlinuz, root / "boot/vmlinuz")
         (root / "boot/initrd.img").write_bytes(initramfs)
-        (root / "boot/grub/grub.cfg").write_text(self._template("grub.cfg"))
+        (root / "boot/grub/grub.cfg").write_text(self._config(folder="/boot", root=where))
         return root
 
-    def _template(self, name: str) -> str:
-        return (HERE / name).read_text().replace("@ROOT@", str(self.root_uuid))
+    def _config(self, *, folder: str, root: str) -> str:
+        """GRUB's: where the kernel lies, and how it is told where its root is."""
+        text = (HERE / "grub.cfg").read_text()
+        return text.replace("@FOLDER@", folder).replace("@ROOT@", root)
+
+    def _loader(self, name: str) -> Path:
+        """One of the GRUBs that Debian has put together."""
+        grub = self.scratch / name
+        grub.mkdir()
+        unpack(self.packages[GRUB], grub, only=[f"*/monolithic/{name}"])
+        return one_of(grub.rglob(name), "GRUB")
 
     def _file_system(self, tree: Path) -> Path:
         blocks = inodes = 0
@@ -192,12 +267,10 @@ class _Maker:
         tools.run(["debugfs", "-w", "-f", "/dev/stdin", str(image)], stdin="".join(commands))
 
     def _esp(self) -> Path:
-        grub = self.scratch / "grub"
-        grub.mkdir()
-        unpack(self.packages[GRUB], grub, only=["*/monolithic/grubx64.efi"])
-        loader = one_of(grub.rglob("grubx64.efi"), "GRUB")
+        loader = self._loader("grubx64.efi")
         config = self.scratch / "esp-grub.cfg"
-        config.write_text(self._template("esp-grub.cfg"))
+        config.write_text((HERE / "esp-grub.cfg").read_text().replace("@ROOT@",
+                                                                      str(self.root_uuid)))
         image = self.scratch / "esp.img"
         with image.open("wb") as file:
             file.truncate(_ESP_SIZE)

@@ -57,8 +57,16 @@ while read -r device place _ options _; do
     fi
 done </proc/mounts
 
+# The disks, in the order in which the host has them. SCSI disks get their names as they are found.
+disks=
 for disk in /sys/block/vd* /sys/block/xvd*; do
-    [ -e "$disk" ] || continue
+    [ ! -e "$disk" ] || disks="$disks $disk"
+done
+for disk in $(readlink -f /sys/block/s[dr][a-z0-9]* | sort -V); do
+    [ ! -e "$disk" ] || disks="$disks /sys/block/${disk##*/}"
+done
+
+for disk in $disks; do
     name=${disk##*/}
     read -r sectors <"$disk/size"
     read -r sector <"$disk/queue/logical_block_size"
@@ -91,8 +99,7 @@ if [ -n "$write" ]; then
     # Numbers of nine digits, one a line: every line says where it belongs, and seq makes them
     # quickly. Each disk begins with a number of its own.
     from=100000000
-    for disk in /sys/block/vd* /sys/block/xvd*; do
-        [ -e "$disk" ] || continue
+    for disk in $disks; do
         name=${disk##*/}
         target=$(spare_of "$name")
         [ -n "$target" ] || continue

@@ -2,7 +2,8 @@
 # shellcheck shell=dash
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # The first program in the guest: loads the drivers, finds the root file system that the kernel's
-# command line names, mounts it read-only and goes there.
+# command line names, mounts it read-only and goes there. Where it says baton.net, there is none, and
+# net.sh is what the guest does.
 
 bb=/bin/busybox
 
@@ -26,22 +27,34 @@ while read -r module; do
 done </modules/order
 
 root=
+type=ext4
 for word in $($bb cat /proc/cmdline); do
     case $word in
+    baton.net) exec $bb sh /net.sh ;;
+    rootfstype=*) type=${word#rootfstype=} ;;
     root=*) root=${word#root=} ;;
     esac
 done
 [ -n "$root" ] || give_up "no root= on the command line"
 
+# findfs gives back the name of a device as it is, whether or not that is there.
+find_root()
+{
+    case $root in
+    /dev/*) device=$root && [ -b "$device" ] ;;
+    *) device=$($bb findfs "$root" 2>/dev/null) ;;
+    esac
+}
+
 # The disk appears when its driver has looked at it, which may be a moment after insmod.
 tries=0
-until device=$($bb findfs "$root" 2>/dev/null); do
+until find_root; do
     tries=$((tries + 1))
     [ $tries -lt 100 ] || give_up "nothing is $root; there are: $($bb ls /sys/block | $bb xargs)"
     $bb sleep 0.1
 done
 
-$bb mount -t ext4 -o ro "$device" /root || give_up "mount $device"
+$bb mount -t "$type" -o ro "$device" /root || give_up "mount $device"
 for folder in dev proc sys; do
     $bb mount --move /$folder /root/$folder || give_up "move $folder"
 done

@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from lab import boot as virtio
-from lab import gpt, guestlog, qemu, tools, whose
-from lab.boot import HostDisk, judge_drivers, judge_guest, last_line
+from lab import gpt, guestlog, qemu, scenarios, tools, whose
+from lab.boot import driver_text, judge_drivers, last_line
 from lab.cache import file_sum, scratch_folder
 from lab.errors import LabError
 from lab.guest import Guest as GuestDisk
@@ -32,6 +31,7 @@ from lab.inputs import check_app, check_disk, check_rom, halves_of, sector_size_
 from lab.paths import LOGS, ROM, WHOSE, shown
 from lab.progress import Progress
 from lab.report import Report
+from lab.scenarios import DATA_DISK_SIZE, HostDisk, expected_sum, judge_guest
 from lab.xen import disks
 from lab.xen.disks import Backend, BlockDevice
 from lab.xen.guest import Guest, GuestConfig, GuestResult, run_guest
@@ -138,8 +138,8 @@ def check(options: Options) -> None:
         raise LabError(f"a sector size of {options.sector_size}: only 512 and 4096 can be had")
     if options.sector_size == 4096 and options.backend == "qdisk":
         raise LabError("QEMU as a backend (qdisk) serves disks of 512-byte sectors only")
-    if options.write % 4096 or not 0 <= options.write <= virtio.DATA_DISK_SIZE:
-        raise LabError(f"the guest can write up to {virtio.DATA_DISK_SIZE >> 20} MiB, a multiple of "
+    if options.write % 4096 or not 0 <= options.write <= DATA_DISK_SIZE:
+        raise LabError(f"the guest can write up to {DATA_DISK_SIZE >> 20} MiB, a multiple of "
                        "4096 bytes")
     if options.image is not None and (options.disks != 1 or options.write):
         raise LabError("more disks, and writing to them, are for the lab's own guest only")
@@ -178,21 +178,22 @@ class _Run:
         made = guest_disk(self.xen.progress, sector_size)
         images = [self.folder / f"disk{index}.img" for index in range(len(_names(options)))]
         self._make(images, made, sector_size)
-        host = [HostDisk(file_sum(path), size=path.stat().st_size) for path in images]
+        host = [HostDisk(file_sum(path), size=path.stat().st_size, sector_size=sector_size)
+                for path in images]
         report, targets = self._run(images, sector_size)
         for path, target, disk, index in zip(images, targets, host, range(len(host)), strict=True):
             after = path.with_suffix(".after")
             self.xen.get(target, after)
             disk.after = file_sum(after)
             if options.write:
-                disk.expected = virtio.expected_sum(after, path if index == 0 else None, index,
+                disk.expected = expected_sum(after, path if index == 0 else None, index,
                                                     sector_size, options.write)
             after.unlink()
             self.xen.check(f"rm {target}", "removing a disk")
         report.facts.append(("guest", f"{made.kernel}, {made.grub}"))
         self._judge_end(report)
-        judge_guest(report, virtio.Options(write=options.write, read_only=options.read_only,
-                                           disks=len(host)), made, host, sector_size)
+        judge_guest(report, scenarios.Options(write=options.write, read_only=options.read_only,
+                                           disks=len(host)), host)
         return report
 
     def image(self, image: Path) -> XenReport:
@@ -229,7 +230,7 @@ class _Run:
             if index:
                 # Each its own, so that one taken for another is seen.
                 path.write_bytes(guestlog.pattern(500_000_000 + index * 1_000_000,
-                                                  virtio.DATA_DISK_SIZE))
+                                                  DATA_DISK_SIZE))
                 continue
             tools.run(["cp", "--reflink=auto", "--sparse=always", made.disk, path])
             tell_loader(path, made, sector_size, console=CONSOLE, tasks=f"write={self.options.write}"
@@ -328,7 +329,7 @@ class _Run:
                 "which driver the firmware has for the disk (nothing of ours runs there; XenStore "
                 f"shows that some driver had {len(driven)} of {len(names)} connected)")
             return
-        judge_drivers(report, virtio.Options(rom=self.options.rom), _places(answer, len(names)))
+        judge_drivers(report, scenarios.Options(rom=self.options.rom), _places(answer, len(names)))
 
     def _judge_end(self, report: XenReport) -> None:
         """Whether the guest got to its end in order, and if not, where it stopped."""
@@ -368,7 +369,7 @@ class _Run:
             ("device", f"{count}Xen vbd, served by {served}, {sector_size}-byte sectors"
                        f"{', read-only' if options.read_only else ''}; {size / (1 << 20):.0f} MiB, "
                        f"{names[0]}{f' to {names[-1]}' if len(names) > 1 else ''}"),
-            ("driver", virtio.driver_text(report, _places(report.firmware, 1))),
+            ("driver", driver_text(report, _places(report.firmware, 1))),
             ("power-on → kernel", f"{report.hand_over.kernel:.1f} s, to its first word"
              if report.hand_over.kernel is not None else "the kernel was not heard"),
         ]

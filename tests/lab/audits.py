@@ -71,11 +71,12 @@ class AuditLog(Log):
         return self
 
     def notify(self, vdev: str = VDEV, number: int = 0) -> "AuditLog":
-        self.add(f"virtio_queue_notify vdev {vdev} n {number} vq {self.queue(vdev, number)}")
+        super().notify(vdev, number)
         return self
 
-    def pop(self, vdev: str = VDEV, number: int = 0) -> "AuditLog":
-        self.add(f"virtqueue_pop vq {self.queue(vdev, number)} elem 0x7f01 in_num 1 out_num 1")
+    def pop(self, vdev: str = VDEV, number: int = 0, token: str = "0x7f01", to_write: int = 1,
+            to_read: int = 1) -> "AuditLog":
+        super().pop(vdev, number, token, to_write, to_read)
         return self
 
     def flush(self, vdev: str = VDEV, number: int = 0, count: int = 1) -> "AuditLog":

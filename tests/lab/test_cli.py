@@ -8,6 +8,7 @@ import pytest
 from lab import cli
 from lab.errors import LabError
 from lab.report import Report
+from lab.scenarios import Options
 
 
 def refused(*words: str) -> bool:
@@ -44,7 +45,7 @@ def test_bad_files(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize("words", [
     ["--machine", "pc"], ["--transport", "legacy"], ["--accel", "kvm"], ["--firmware-vars", "x"],
     ["--no-snapshot", "--disk", "x"], ["--sector-size", "4096", "--backend", "qdisk"],
-    ["--disks", "23"], ["--firmware-code", "/dev/null"], ["--disk", "/none"],
+    ["--disks", "23"], ["--firmware-code", "/dev/null"], ["--disk", "/none"], ["--cdrom"],
 ])
 def test_what_makes_no_sense_on_xen(words: list[str], capsys: pytest.CaptureFixture[str],
                                     monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +59,52 @@ def test_what_makes_no_sense_on_xen(words: list[str], capsys: pytest.CaptureFixt
     assert said.startswith("baton: ") and "Traceback" not in said and said.count("\n") == 1
 
 
-def test_a_backend_is_not_for_virtio(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "--no-rom", "--backend", "qdisk"]) == cli.CANNOT
-    assert "--backend is not for virtio-blk" in capsys.readouterr().err
+@pytest.mark.parametrize(("on", "words"), [
+    ("virtio-blk", ["--backend", "qdisk"]), ("virtio-blk", ["--cdrom"]),
+    ("virtio-scsi", ["--backend", "qdisk"]),
+    ("virtio-net", ["--backend", "qdisk"]), ("virtio-net", ["--disk", __file__]),
+    ("virtio-net", ["--cdrom"]), ("virtio-net", ["--disks", "2"]),
+    ("virtio-net", ["--sector-size", "512"]), ("virtio-net", ["--read-only"]),
+    ("virtio-net", ["--write", "1"]),
+])
+def test_what_makes_no_sense_on_virtio(on: str, words: list[str],
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--no-rom", "--on", on, *words]) == cli.CANNOT
+    said = capsys.readouterr().err
+    assert f"baton: {words[0]} is not for {on}: " in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [
+    ["--sector-size", "512"], ["--write", "1"], ["--no-snapshot", "--disk", __file__],
+    ["--format", "raw", "--disk", __file__],
+])
+def test_what_makes_no_sense_for_a_cd(words: list[str],
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--no-rom", "--on", "virtio-scsi", "--cdrom", *words]) == cli.CANNOT
+    assert f"baton: {words[0]} is not for a CD-ROM: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "options"), [
+    ([], Options()),
+    (["--on", "virtio-scsi", "--disks", "3", "--write", "2", "--sector-size", "4096"],
+     Options(on="virtio-scsi", disks=3, write=2 << 20, sector_size=4096)),
+    (["--on", "virtio-scsi", "--cdrom", "--transport", "legacy"],
+     Options(on="virtio-scsi", cdrom=True, transport="legacy")),
+    (["--on", "virtio-scsi", "--read-only", "--disk", "x", "--no-snapshot"],
+     Options(on="virtio-scsi", read_only=True, image=Path("x"), snapshot=False)),
+    (["--on", "virtio-net", "--machine", "pc", "--no-rom"],
+     Options(on="virtio-net", machine="pc", rom=None)),
+])
+def test_words_become_options(words: list[str], options: Options,
+                              monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def run(options: Options, progress: object) -> Report:
+        seen.append(options)
+        return Report()
+    monkeypatch.setattr("lab.boot.boot", run)
+    assert cli.main(["run", *words]) == cli.HELD
+    assert seen == [options]
 
 
 def test_exit_status_and_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,

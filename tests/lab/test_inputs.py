@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from _pytest.mark.structures import ParameterSet
 
 from lab import gpt, tools
 from lab.errors import LabError
-from lab.inputs import check_app, check_disk, check_firmware, check_rom, sector_size_of
+from lab.inputs import (check_app, check_cdrom, check_disk, check_firmware, check_rom, is_cdrom,
+                        sector_size_of)
 from lab.report import Report
+from lab.scenarios import Medium, Options, medium_of
 
 
 def pe(machine: int = 0x8664, size: int = 512) -> bytes:
@@ -175,6 +178,57 @@ def test_qcow2(tmp_path: Path) -> None:
     for size in (30, 200, 65536 * 3, 65536 * 4):
         with pytest.raises(LabError, match="truncated|cannot be used"):
             check_disk(write(tmp_path / "cut", data[:size]), None)
+
+
+def iso(*, boot: bool = True, sectors: int = 32, hybrid: bool = False) -> bytes:
+    """The descriptors of a CD-ROM image of this size."""
+    primary = b"\x01CD001\x01".ljust(80, b"\0") + struct.pack("<I44xH", sectors, 2048)
+    record = b"\x00CD001\x01" + b"EL TORITO SPECIFICATION"
+    pieces = [primary, *([record] if boot else []), b"\xffCD001\x01"]
+    head = (bytes(510) + b"\x55\xaa" if hybrid else b"").ljust(16 * 2048, b"\0")
+    return (head + b"".join(piece.ljust(2048, b"\0") for piece in pieces)).ljust(32 * 2048, b"\0")
+
+
+def test_cdrom(tmp_path: Path) -> None:
+    path = write(tmp_path / "cd", iso())
+    assert is_cdrom(path) and check_cdrom(path) == 65536
+    assert not is_cdrom(gpt_disk(tmp_path / "disk"))
+    assert not is_cdrom(write(tmp_path / "small", bytes(2048)))
+    # On a disk that is not a CD-ROM drive, one that is both will do, and no other.
+    with pytest.raises(LabError, match="give --on virtio-scsi"):
+        check_disk(path, None)
+    assert check_disk(write(tmp_path / "hybrid", iso(hybrid=True)), None) == ("raw", 65536)
+
+
+@pytest.mark.parametrize(("data", "says"), bad([
+    (b"", "is empty"),
+    (bytes(65536), "not a CD-ROM image"),
+    (iso()[:16 * 2048 + 100], "not a CD-ROM image"),
+    (iso()[:32768 + 4096], "truncated"),
+    (iso(sectors=33), "truncated"),
+    (iso(boot=False), "no El Torito boot record"),
+]))
+def test_cdrom_bad(tmp_path: Path, data: bytes, says: str) -> None:
+    with pytest.raises(LabError, match=says):
+        check_cdrom(write(tmp_path / "cd", data))
+
+
+def test_an_image_is_what_it_is(tmp_path: Path) -> None:
+    cd, disk = write(tmp_path / "cd", iso(hybrid=True)), gpt_disk(tmp_path / "disk", 4096)
+    scsi = Options(on="virtio-scsi")
+    assert medium_of(scsi, cd) == (Medium(cd, 2048, cdrom=True), 65536)
+    assert medium_of(Options(), cd) == (Medium(cd, 512, snapshot=True), 65536)
+    assert medium_of(scsi, disk) == (Medium(disk, 4096, snapshot=True), 3 << 20)
+    with pytest.raises(LabError, match="not a CD-ROM image"):
+        medium_of(replace(scsi, cdrom=True), disk)
+    with pytest.raises(LabError, match="leave --sector-size 512 away"):
+        medium_of(replace(scsi, sector_size=512), cd)
+    with pytest.raises(LabError, match="leave --no-snapshot away"):
+        medium_of(replace(scsi, snapshot=False), cd)
+    with pytest.raises(LabError, match="leave --format away"):
+        medium_of(replace(scsi, image_format="qcow2"), cd)
+    with pytest.raises(LabError, match="leave --sector-size 512 away"):
+        medium_of(replace(scsi, sector_size=512), disk)
 
 
 def test_special_files(tmp_path: Path) -> None:

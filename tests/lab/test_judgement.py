@@ -22,7 +22,8 @@ def test_clean() -> None:
     assert found.seen_by == "console"
     device = found.devices[0]
     assert device.driven and device.live is False
-    assert (device.reads, device.writes) == (2, 0)
+    assert device.requests == {"reads": 2, "writes": 0}
+    assert device.taken_over is not None and device.moved_after == 0
     assert device.last_request is not None and device.reset is not None
     assert device.bus_master_off is not None and found.kernel is not None
     assert device.last_request < device.reset < device.bus_master_off < found.kernel
@@ -67,12 +68,12 @@ def test_bus_mastering_switched_on_again() -> None:
 
 def test_request_after_the_reset() -> None:
     log = Log().power_on().firmware().let_go().read().serial(KERNEL).linux()
-    assert "touched 2 times" in only_problem(log)
+    assert "touched 3 times" in only_problem(log)  # the bell, taken, filled
 
 
 def test_bell_after_the_reset() -> None:
     log = Log().power_on().firmware().let_go()
-    log.add("virtio_queue_notify vdev 0x55aa00001000 n 0 vq 0x7f00").serial(KERNEL).linux()
+    log.notify().serial(KERNEL).linux()
     assert "touched 1 times" in only_problem(log)
 
 
@@ -86,6 +87,61 @@ def test_requests_in_flight_are_told() -> None:
     log = Log().power_on().firmware().take("0x1").take("0x2").let_go().serial(KERNEL).linux()
     story = " ".join(moment.what for moment in verdict(log).devices[0].story)
     assert "2 requests in flight" in story
+
+
+def story(log: Log) -> str:
+    return " ".join(moment.what for moment in verdict(log).devices[0].story)
+
+
+def net() -> Log:
+    """A network boot as it should be, up to the hand-over."""
+    log = Log("virtio-net-pci").power_on().firmware(reads=False).notify()
+    return log.send().receive().receive().let_go()
+
+
+def test_packets_are_counted_each_way() -> None:
+    log = net().serial(KERNEL).linux(reads=False).send().receive()
+    found = verdict(log)
+    assert found.problems == []
+    assert found.devices[0].requests == {"packets sent": 1, "received": 2}
+    assert "last of the firmware's 1 packets sent and 2 received" in story(log)
+
+
+def test_the_control_queue_carries_no_packets() -> None:
+    log = Log("virtio-net-pci").power_on().firmware(reads=False).send()
+    log.notify(number=2).pop(number=2, token="0xe", to_read=2).fill(number=2, token="0xe").let_go().serial(KERNEL)
+    assert verdict(log).devices[0].requests == {"packets sent": 1, "received": 0}
+
+
+def test_a_packet_after_the_reset() -> None:
+    assert "touched 2 times" in only_problem(net().receive().serial(KERNEL).linux(reads=False))
+
+
+def test_packets_after_the_hand_over() -> None:
+    # Of an interface that still receives, each packet is a piece of the system's memory.
+    log = Log("virtio-net-pci").power_on().firmware(reads=False).notify().receive()
+    log.command(3, status=11).serial(KERNEL).receive().receive().linux(reads=False).receive()
+    found = verdict(log)
+    assert any("still live" in problem for problem in found.problems)
+    assert any("took or filled buffers 4 times after the hand-over" in problem
+               for problem in found.problems)
+    assert found.devices[0].taken_over is not None
+
+
+def test_what_the_system_itself_does_is_not_held_against_anybody() -> None:
+    log = net().serial(KERNEL).linux(reads=False).receive().status(0).receive()
+    assert verdict(log).devices[0].moved_after == 0
+
+
+def test_scsi_commands_are_counted_by_what_they_do() -> None:
+    log = Log("virtio-scsi-pci").power_on().firmware(reads=False)
+    for code in (0x12, 0x28, 0x88, 0x2A, 0x35):
+        log.command_unit(code, lun=3)
+    log.let_go().serial(KERNEL).linux(reads=False)
+    found = verdict(log)
+    assert found.problems == []
+    assert found.devices[0].requests == {"reads": 2, "writes": 1, "other commands": 2}
+    assert "2 reads, 1 writes and 2 other commands" in story(log)
 
 
 def test_never_driven() -> None:
@@ -115,9 +171,8 @@ def test_quiet_kernel_is_known_by_its_first_touch() -> None:
 
 
 def test_two_devices_one_live() -> None:
-    other = {"pci": "00:05.0", "vdev": "0x55aa00002000"}
-    log = Log().power_on().firmware().firmware(**other).let_go().serial(KERNEL)
-    found = judge(log.parse(), [PCI, other["pci"]])
+    log = Log().power_on().firmware().firmware("00:05.0", "0x55aa00002000").let_go().serial(KERNEL)
+    found = judge(log.parse(), [PCI, "00:05.0"])
     assert found.live == 1
     assert [bool(device.problems) for device in found.devices] == [False, True]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from lab import qemu, tools
 from lab.errors import LabError
 from lab.progress import Progress
-from lab.qemu import Disk, Firmware, Machine
+from lab.qemu import Disk, Firmware, Interface, Machine, ScsiController, Unit
 from test_inputs import NV_DATA, pe, volume, write
 from traces import clean
 
@@ -181,6 +182,44 @@ def test_command_line(machine: Machine, tmp_path: Path) -> None:
     assert "logical_block_size=4096" in words and "queue-size=2" in words
     assert "addr=04.0" in words and "addr=05.0" in words
     assert "isa-debug-exit" in words
+
+
+def test_scsi_command_line(machine: Machine, tmp_path: Path) -> None:
+    units = [Unit(tmp_path / "d,0", read_only=True), Unit(tmp_path / "cd", cdrom=True, lun=3),
+             Unit(tmp_path / "d1", sector_size=4096, target=2, options={"serial": "x"})]
+    device = ScsiController(units, transport="legacy", options={"num_queues": "1"}, boot=True)
+    words = Machine(disks=[*machine.disks, device], firmware=machine.firmware).command(tmp_path, 5)
+    text = " ".join(words)
+    assert "virtio-scsi-pci,id=scsi1,addr=05.0,romfile=,disable-legacy=off,disable-modern=on," \
+        "num_queues=1" in words
+    assert f"file={tmp_path}/d,,0,format=raw,read-only=on" in text
+    assert "scsi-hd,bus=scsi1.0,drive=scsi1-drive0,scsi-id=0,lun=0,logical_block_size=512," \
+        "physical_block_size=512,bootindex=1" in words
+    # Nothing is ever written to a CD, and nobody says how large its sectors are.
+    assert f"file={tmp_path}/cd,format=raw,read-only=on" in text
+    assert "scsi-cd,bus=scsi1.0,drive=scsi1-drive1,scsi-id=0,lun=3" in words
+    assert "scsi-id=2,lun=0,logical_block_size=4096,physical_block_size=4096,serial=x" in text
+
+
+def test_network_command_line(machine: Machine, tmp_path: Path) -> None:
+    rom = tmp_path / "a.rom"
+    interface = Interface(tmp_path / "x,y", "loader.efi", rom=rom, boot=True)
+    words = Machine(disks=[interface], firmware=machine.firmware).command(tmp_path, 5)
+    assert f"user,id=net0-user,restrict=on,tftp={tmp_path}/x,,y,bootfile=loader.efi" in words
+    device = next(word for word in words if word.startswith("virtio-net-pci"))
+    assert "netdev=net0-user," in device and device.endswith("disable-modern=off")
+    assert f"romfile={rom}," in device and "bootindex=1" in device
+    # With somebody else on the wire, all three ends are on one hub.
+    shared = replace(interface, rom=None, other_fd=9)
+    words = Machine(disks=[shared], firmware=machine.firmware).command(tmp_path, 5)
+    device = next(word for word in words if word.startswith("virtio-net-pci"))
+    assert "netdev=net0-port," in device and "romfile=," in device
+    assert "dgram,id=net0-other,local.type=fd,local.str=9" in words
+    assert [word for word in words if word.startswith("hubport,")] == [
+        "hubport,id=net0-user-port,hubid=0,netdev=net0-user",
+        "hubport,id=net0-other-port,hubid=0,netdev=net0-other", "hubport,id=net0-port,hubid=0"]
+    with pytest.raises(LabError, match="has no loader.efi"):
+        shared.check()
 
 
 def test_too_many_disks(machine: Machine) -> None:

@@ -2,7 +2,7 @@
 """Reading QEMU's trace."""
 
 from lab import trace
-from lab.trace import ConfigWrite, PowerOn, SerialText, Status
+from lab.trace import ConfigWrite, Filled, PowerOn, ScsiCommand, SerialText, Status, Taken
 from traces import KERNEL, PCI, VDEV, Log, clean
 
 
@@ -71,6 +71,32 @@ def test_text_begins_where_it_begins_not_where_its_line_does() -> None:
 def test_requests_and_notifications_are_counted() -> None:
     parsed = clean().parse()
     assert len(parsed.requests(PCI)) == len(parsed.notifications(PCI)) == 3
+
+
+def test_buffers_are_known_by_their_device() -> None:
+    # The queue for receiving was never rung: it lies where the others say that it must.
+    log = Log("virtio-net-pci").power_on().command(0).notify(number=1).notify(number=3).receive().send()
+    events = [event for event in log.parse().of(PCI) if isinstance(event, (Taken, Filled))]
+    assert [(type(event), event.queue, event.token) for event in events] == [
+        (Taken, 0, "0xc"), (Filled, 0, "0xc"), (Taken, 1, "0xb"), (Filled, 1, "0xb")]
+    assert [(event.to_write, event.to_read) for event in events if isinstance(event, Taken)] == [
+        (2, 0), (0, 2)]
+
+
+def test_a_scsi_command_is_of_the_controller_that_has_just_taken_it() -> None:
+    other = "0x55aa00002000"
+    log = Log("virtio-scsi-pci").power_on().command(0).command(0, pci="00:05.0", vdev=other)
+    log.command_unit(0x28, 7).command_unit(0x12, vdev=other)
+    commands = [event for event in log.parse().events if isinstance(event, ScsiCommand)]
+    assert [(event.device, event.lun, event.code) for event in commands] == [
+        (PCI, 7, 0x28), ("00:05.0", 0, 0x12)]
+    # One that nobody has taken is nobody's.
+    log = Log().add("virtio_scsi_cmd_req virtio_scsi_cmd_req lun=0 tag=0x0 cmd=0x12")
+    assert log.parse().events == ()
+
+
+def test_devices_say_what_they_are() -> None:
+    assert Log("virtio-net-pci").command(0).parse().kinds == {PCI: "virtio-net-pci"}
 
 
 def test_rubbish_is_passed_over() -> None:

@@ -6,18 +6,16 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
 from lab import boot, guestlog
-from lab.boot import HostDisk, Options
 from lab.errors import LabError
-from lab.guest import Guest
 from lab.qemu import Result, plain
 from lab.report import Report
-from test_whose import SAID
-from traces import Log, clean
+from lab.scenarios import SCENARIOS, Disks, HostDisk, NetworkBoot, Options, Scenario
+from test_whose import NET, SAID, SCSI
+from traces import KERNEL, Log, clean
 
 SUM = "5" * 64
 PLACE = "/sys/devices/pci0000:00/0000:00:04.0/virtio0/block/vda"
@@ -26,7 +24,6 @@ baton-guest: root device=/dev/vda2 options=ro,relatime path={PLACE}/vda2
 baton-guest: disk name=vda bytes=1048576 sector=512 ro=0 path={PLACE} sha256={SUM}
 baton-guest: end
 """
-MADE = Guest(Path("disk"), UUID(int=1), "linux", "grub")
 WRITTEN = guestlog.pattern(100000000, 8192)
 
 
@@ -35,9 +32,14 @@ def report(serial: str = SAID + GUEST, *, trace: Log | None = None, ended: str =
     """What boot() makes of a run, without the run."""
     result = Result(ended=ended, exit_code=0, seconds=1, serial=serial,  # type: ignore[arg-type]
                     trace=(trace or clean()).parse(), said=said, addresses=["00:04.0"], command=[])
-    made = boot._report(options, result, "tcg", 512, 1 << 20)
+    scenario: Scenario = SCENARIOS[options.on](options)
+    if isinstance(scenario, Disks):
+        scenario.host = [host or HostDisk(SUM, SUM, size=1 << 20)]
+    elif isinstance(scenario, NetworkBoot):
+        scenario.sent = [result.trace.start + at / 1000 for at in range(0, 100_000, 50)]
+    made = boot._report(options, result, "tcg", scenario)
     boot.judge_end(made, result, 10)
-    boot.judge_guest(made, options, MADE, [host or HostDisk(SUM, SUM, size=1 << 20)], 512)
+    scenario.judge(made)
     return made
 
 
@@ -167,6 +169,118 @@ def test_read_only() -> None:
         "baton-guest: end", "baton-guest: refused name=vda\nbaton-guest: end")
     assert report(SAID + refused, options=options).ok
     wrong(report(SAID + WROTE.replace("ro=0", "ro=1"), options=options), "was not refused")
+
+
+UNITS = Options(on="virtio-scsi")
+UNIT_PLACE = ("/sys/devices/pci0000:00/0000:00:04.0/virtio0/host0/target0:0:0/0:0:0:0/"
+              "block/sda")
+ONE_UNIT = SCSI.replace("disks=2", "disks=1").replace(
+    "whose: disk pci=00:04.0 id=1af4:1048 unit=0:10 block=512 blocks=16384 read-only=0\n", "")
+
+
+def scsi() -> Log:
+    log = Log("virtio-scsi-pci").power_on().firmware(reads=False).command_unit(0x28)
+    return log.let_go().serial(KERNEL).linux(reads=False)
+
+
+def test_scsi() -> None:
+    guest = GUEST.replace(PLACE, UNIT_PLACE).replace("vda", "sda")
+    made = report(ONE_UNIT + guest, trace=scsi(), options=UNITS)
+    assert made.ok, made.problems
+    assert made.last_line == "hand-over clean: 1 device, 0 live"
+    assert any("on 00:04.0/0:0" in line for line in made.held)
+    assert dict(made.facts)["driver"].startswith("Baton virtio-scsi driver, version 0x20")
+    # The disk of another unit is not this one.
+    other = guest.replace("0:0:0:0", "0:0:0:1").replace(f"root device=/dev/sda2 options="
+                                                        f"ro,relatime path={UNIT_PLACE}",
+                                                        "x")
+    made = report(ONE_UNIT + other, trace=scsi(), options=UNITS)
+    assert any("has no disk on 00:04.0/0:0" in problem for problem in made.problems)
+
+
+def test_scsi_by_another_driver() -> None:
+    guest = GUEST.replace(PLACE, UNIT_PLACE).replace("vda", "sda")
+    other = ONE_UNIT.replace("Baton virtio-scsi driver", "Virtio SCSI Host Driver")
+    wrong(report(other + guest, trace=scsi(), options=UNITS),
+          "00:04.0/0:0: the disk's driver is Virtio SCSI Host Driver, not Baton")
+
+
+def test_cdrom() -> None:
+    guest = GUEST.replace(PLACE, UNIT_PLACE).replace("vda2", "sr0").replace("vda", "sr0").replace(
+        "sector=512 ro=0", "sector=2048 ro=1")
+    disk = HostDisk(SUM, SUM, size=1 << 20, sector_size=2048)
+    options = Options(on="virtio-scsi", cdrom=True)
+    made = report(ONE_UNIT + guest, trace=scsi(), options=options, host=disk)
+    assert made.ok, made.problems
+    # A CD that can be written to is none.
+    made = report(ONE_UNIT + guest.replace("ro=1", "ro=0"), trace=scsi(), options=options,
+                  host=disk)
+    wrong(made, "the guest sees 00:04.0/0:0 as")
+
+
+NETWORK = Options(on="virtio-net")
+FILE = NetworkBoot(NETWORK).file
+NET_GUEST = f"""
+baton-guest: interface name=eth0 mac=52:54:00:ba:70:01 mtu=1500 \
+path=/sys/devices/pci0000:00/0000:00:04.0/virtio0/net/eth0
+baton-guest: lease name=eth0 address=10.0.2.15 server=10.0.2.2
+baton-guest: pinged name=eth0 address=10.0.2.2 sent=3 received=3
+baton-guest: fetched name=eth0 file=payload bytes={len(FILE)} \
+sha256={hashlib.sha256(FILE).hexdigest()}
+baton-guest: end
+"""
+
+
+def net() -> Log:
+    log = Log("virtio-net-pci").power_on().firmware(reads=False).notify().send().receive()
+    return log.let_go().serial(KERNEL).linux(reads=False)
+
+
+def net_report(serial: str = NET + NET_GUEST, trace: Log | None = None) -> Report:
+    return report(serial, trace=trace or net(), options=NETWORK)
+
+
+def test_network() -> None:
+    made = net_report()
+    assert made.ok, made.problems
+    assert made.last_line == "hand-over clean: 1 device, 0 live" and not made.unseen
+    held = " ".join(made.held)
+    assert "Baton drove the interface" in held and "10.0.2.15 by DHCP, 3 of 3 pings" in held
+    # The kernel takes 0.07 s here, and somebody sends each 0.05 s.
+    assert "1 packets came for it" in held or "2 packets came for it" in held
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("Baton virtio-net driver", "Virtio Network Driver", "the interface's driver is Virtio"),
+    ("whose: interface pci=00:04.0", "whose: interface pci=00:05.0",
+     "no driver for this interface"),
+    ("mac=52:54:00:ba:70:01 media=1", "mac=00:00:00:00:00:00 media=1", "has the address 00:00"),
+    ("media=1", "media=0", "and no link"),
+    ("mac=52:54:00:ba:70:01 mtu", "mac=52:54:00:ba:70:02 mtu", "address 52:54:00:ba:70:02, not"),
+    ("received=3", "received=2", "2 of 3 pings"),
+    ("baton-guest: lease", "baton-guest: end", "no address by DHCP"),
+    ("bytes=4194304", "bytes=4194303", "has 4194303 bytes"),
+    ("bytes=4194304 sha256=3", "bytes=4194304 sha256=4", "checksum 4cf7025d"),
+    ("0000:00:04.0/virtio0/net", "0000:00:05.0/virtio0/net", "has no interface on 00:04.0"),
+])
+def test_network_went_wrong(old: str, new: str, words: str) -> None:
+    serial = NET + NET_GUEST
+    assert old in serial
+    made = net_report(serial.replace(old, new))
+    assert any(words in problem for problem in made.problems), made.problems
+
+
+def test_network_that_is_still_live() -> None:
+    log = Log("virtio-net-pci").power_on().firmware(reads=False).notify().send().receive()
+    log.command(3, status=11).serial(KERNEL).receive().linux(reads=False)
+    made = net_report(trace=log)
+    assert any("took or filled buffers 2 times" in problem for problem in made.problems)
+    assert not any("put into memory" in line for line in made.held)
+
+
+def test_network_on_which_nobody_spoke() -> None:
+    log = Log("virtio-net-pci").power_on().firmware(reads=False).let_go().serial(KERNEL)
+    assert any("never set it going" in line for line in net_report(trace=log).unseen)
 
 
 def test_plain_text() -> None:

@@ -40,6 +40,48 @@ def test_a_file_name_is_not_a_name() -> None:
     assert driver is not None and not driver.is_baton
 
 
+SCSI = '''
+whose: firmware vendor="EDK II" revision=0x10000 uefi=2.70
+whose: disk pci=00:04.0 id=1af4:1048 unit=0:0 block=512 blocks=126976 read-only=0
+whose: driver pci=00:04.0 level=0 version=0x20 holds="pci" name="Baton virtio-scsi driver" \
+from="component name 2" image="PciRoot(0x0)/Pci(0x4,0x0)/Offset(0x0,0x55FF)"
+whose: driver pci=00:04.0 level=1 version=0xa holds="scsi bus" name="Scsi Bus Driver" \
+from="component name 2" image="Fv(1)/FvFile(2)"
+whose: driver pci=00:04.0 level=2 version=0xa holds="scsi unit" name="Scsi Disk Driver" \
+from="component name 2" image="Fv(1)/FvFile(3)"
+whose: disk pci=00:04.0 id=1af4:1048 unit=0:10 block=512 blocks=16384 read-only=0
+whose: end disks=2 interfaces=0
+'''
+NET = '''
+whose: firmware vendor="EDK II" revision=0x10000 uefi=2.70
+whose: interface pci=00:04.0 id=1af4:1041 mac=52:54:00:ba:70:01 media=1
+whose: driver pci=00:04.0 level=0 version=0x20 holds="pci" name="Baton virtio-net driver" \
+from="component name 2" image="PciRoot(0x0)/Pci(0x4,0x0)/Offset(0x0,0x55FF)"
+whose: end disks=0 interfaces=1
+'''
+
+
+def test_units_of_a_scsi_controller() -> None:
+    answer = whose.parse(SCSI)
+    assert answer is not None and answer.complete
+    assert list(answer.disks) == ["00:04.0/0:0", "00:04.0/0:10"]
+    disk = answer.disks["00:04.0/0:0"]
+    # Whoever drives any disk on any such bus has nothing to do with the device.
+    assert disk.driver is not None and disk.driver.is_baton
+    assert [driver.name for driver in disk.own] == ["Baton virtio-scsi driver"]
+    assert answer.disks["00:04.0/0:10"].driver is None
+
+
+def test_interface() -> None:
+    answer = whose.parse(NET)
+    assert answer is not None and answer.complete and not answer.disks
+    interface = answer.interfaces["00:04.0"]
+    assert (interface.mac, interface.media) == ("52:54:00:ba:70:01", True)
+    assert interface.driver is not None and interface.driver.is_baton
+    again = whose.parse(NET.replace("interfaces=1", "interfaces=2"))
+    assert again is not None and not again.complete
+
+
 def test_silence() -> None:
     assert whose.parse("BdsDxe: starting\n") is None
 
