@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Debian boots from disks that Baton drives, and finds them as they should be."""
+"""Debian boots from devices that Baton drives, and finds them as they should be."""
 
 import hashlib
 import shutil
@@ -28,6 +28,14 @@ BOOTS = {
                                            device_options={"queue-size": "4", "num-queues": "1",
                                                            "seg-max-adjust": "off"}),
     "q35-modern-16-disks": Options(disks=16, write=MIB // 4),
+    "scsi-q35-modern-12-units": Options(on="virtio-scsi", disks=12, write=MIB // 4),
+    "scsi-pc-legacy-4096-read-only-2-units": Options(
+        on="virtio-scsi", machine="pc", transport="legacy", sector_size=4096, read_only=True,
+        disks=2, device_options={"virtqueue_size": "16", "num_queues": "1"}),
+    "scsi-q35-transitional-cdrom-2-units": Options(on="virtio-scsi", transport="transitional",
+                                                   cdrom=True, disks=2),
+    "net-q35-modern": Options(on="virtio-net"),
+    "net-pc-legacy": Options(on="virtio-net", machine="pc", transport="legacy"),
 }
 
 
@@ -37,7 +45,8 @@ def test_debian(name: str) -> None:
     report = boot(options, Progress())
     print("\n".join(report.held + report.problems))
     assert report.ok, report.problems
-    assert len(report.hand_over.devices) == options.disks
+    assert len(report.hand_over.devices) == \
+        (options.disks if options.on == "virtio-blk" else 1)
     for device in report.hand_over.devices:
         assert device.driven and device.live is False
     assert not report.unseen
