@@ -290,8 +290,8 @@ class NetworkBoot(Scenario):
             if device.moved_after or device.live:
                 continue  # a problem that is told already
             if came:
-                report.held.append(f"{came} packets came for it between its reset and the kernel's "
-                                   "own driver, and none was put into memory")
+                report.held.append(f"{came} packets were on its network between its reset and the "
+                                   "kernel's own driver, and none was put into memory")
             else:
                 report.unseen.append("whether the interface still received after the hand-over "
                                      "(nothing was sent in that time)")

@@ -247,7 +247,7 @@ def test_network() -> None:
     held = " ".join(made.held)
     assert "Baton drove the interface" in held and "10.0.2.15 by DHCP, 3 of 3 pings" in held
     # The kernel takes 0.07 s here, and somebody sends each 0.05 s.
-    assert "1 packets came for it" in held or "2 packets came for it" in held
+    assert "1 packets were on its" in held or "2 packets were on its" in held
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [
