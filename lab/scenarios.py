@@ -281,14 +281,14 @@ class NetworkBoot(Scenario):
         for device in report.hand_over.devices:
             self._judge_firmware(report, device.device)
             self._judge_guest(report, device.device)
+            if device.moved_after or device.live:
+                continue  # a problem that is told already
             if device.reset is None or device.taken_over is None or report.result is None:
                 report.unseen.append("whether the interface still received after the hand-over "
                                      "(the kernel's own driver never set it going)")
                 continue
             start = report.result.trace.start
             came = sum(device.reset < at - start < device.taken_over for at in self.sent)
-            if device.moved_after or device.live:
-                continue  # a problem that is told already
             if came:
                 report.held.append(f"{came} packets were on its network between its reset and the "
                                    "kernel's own driver, and none was put into memory")

@@ -276,6 +276,7 @@ def test_network_that_is_still_live() -> None:
     made = net_report(trace=log)
     assert any("took or filled buffers 2 times" in problem for problem in made.problems)
     assert not any("put into memory" in line for line in made.held)
+    assert not made.unseen
 
 
 def test_network_on_which_nobody_spoke() -> None:
