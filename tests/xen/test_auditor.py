@@ -37,7 +37,7 @@ def run(xen: SharedXen, folder: Path, name: str, program: Path, options: str) ->
         image = boot_image(folder / "a.img", program,
                            {"/EFI/BOOT/handover.txt": options.encode()})
         host.put(image, "/jobs/a.img")
-        return run_guest(host, GuestConfig(name, disks=DISK), timeout=180, until="^app: result")
+        return run_guest(host, GuestConfig(name, disks=DISK), timeout=480, until="^app: result")
     return xen.run(scenario)
 
 
