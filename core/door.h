@@ -19,6 +19,7 @@ enum result {
     RESULT_OUT_OF_RANGE,    /* a request that does not fit the disk or its block size */
     RESULT_NO_MEMORY,       /* no memory, or no mapping for DMA */
     RESULT_ABORTED,         /* given up at the caller's wish */
+    RESULT_BUSY,            /* nothing there now, or no room; try again later */
 };
 
 enum dma_direction {

@@ -39,6 +39,7 @@ EFI_STATUS status_of(enum result result)
         [RESULT_OUT_OF_RANGE] = EFI_INVALID_PARAMETER,
         [RESULT_NO_MEMORY] = EFI_OUT_OF_RESOURCES,
         [RESULT_ABORTED] = EFI_ABORTED,
+        [RESULT_BUSY] = EFI_NOT_READY,
     };
     return statuses[result];
 }
