@@ -10,6 +10,7 @@
 
 #include "core/xen/blkfront.h"
 #include "uefi/block_io.h"
+#include "uefi/device_path.h"
 #include "uefi/log.h"
 #include "uefi/pci.h"
 #include "uefi/protocol/xenio.h"
@@ -69,42 +70,23 @@ static void log_disk(void *context, const char *sentence, uint64_t number)
     log_line(about, sentence, number);
 }
 
-/* ---- Device paths ---- */
-
 /* A disk's is the platform device's and a Controller node (§10.3.2.5) with the virtual device
  * number: the toolstack's name for the disk, the same at each boot. */
 #pragma pack(push, 1)
 struct disk_node {
     EFI_DEVICE_PATH header;
     UINT32 number;
-    EFI_DEVICE_PATH end;
 };
 #pragma pack(pop)
-_Static_assert(sizeof(struct disk_node) == 12, "UEFI 2.10 §10.3.2.5");
-
-static UINTN node_bytes(const EFI_DEVICE_PATH *node)
-{
-    return (UINTN)node->Length[0] | (UINTN)node->Length[1] << 8;
-}
+_Static_assert(sizeof(struct disk_node) == 8, "UEFI 2.10 §10.3.2.5");
 
 static EFI_DEVICE_PATH *disk_path(const EFI_DEVICE_PATH *bus, uint32_t number)
 {
-    const struct disk_node last = {
-        .header = {HARDWARE_DEVICE_PATH, HW_CONTROLLER_DP, {8, 0}},
+    const struct disk_node node = {
+        .header = {HARDWARE_DEVICE_PATH, HW_CONTROLLER_DP, {sizeof(node), 0}},
         .number = number,
-        .end = {END_DEVICE_PATH_TYPE, END_ENTIRE_DEVICE_PATH_SUBTYPE, {4, 0}},
     };
-    const UINT8 *node = (const UINT8 *)bus;
-    void *path;
-
-    while (((const EFI_DEVICE_PATH *)(const void *)node)->Type != END_DEVICE_PATH_TYPE)
-        node += node_bytes((const EFI_DEVICE_PATH *)(const void *)node);
-    UINTN before = (UINTN)(node - (const UINT8 *)bus);
-    if (EFI_ERROR(bs->AllocatePool(EfiBootServicesData, before + sizeof(last), &path)))
-        return NULL;
-    bs->CopyMem(path, (void *)(uintptr_t)bus, before);
-    bs->CopyMem((UINT8 *)path + before, (void *)(uintptr_t)&last, sizeof(last));
-    return path;
+    return device_path_append(bus, &node.header);
 }
 
 /* ---- A disk comes, a disk goes ---- */
