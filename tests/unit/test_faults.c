@@ -60,7 +60,7 @@ static void each_call_fails_once(void **state)
             runs++;
             assert_true(k < 5000);
         } while (run_with(kind, &options, name, k, k % 3 == 0));
-        assert_true(k > 30);
+        assert_true(k > 20);
         print_message("             %s: %llu failures\n", name, (unsigned long long)k - 1);
     }
 }

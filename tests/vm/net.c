@@ -683,6 +683,23 @@ static void check_handlers(unsigned calls)
     app_check(spy.dead == 0);                                                               /* C1 */
 }
 
+/* Nothing wakes the device up again (C4). Down it goes as ever. */
+static void let_go_for_good(EFI_SIMPLE_NETWORK_PROTOCOL *snp)
+{
+    UINTN bytes = EFI_PAGE_SIZE;
+
+    if (snp->Mode->State == EfiSimpleNetworkInitialized) {
+        app_check_status(snp->Transmit(snp, 0, 60, out[0], NULL, NULL, NULL), EFI_DEVICE_ERROR);
+        app_check_status(snp->Receive(snp, NULL, &bytes, in, NULL, NULL, NULL), EFI_DEVICE_ERROR);
+        app_check_status(snp->GetStatus(snp, NULL, NULL), EFI_DEVICE_ERROR);
+        app_check_status(snp->Reset(snp, FALSE), EFI_DEVICE_ERROR);
+        app_check_status(snp->Shutdown(snp), EFI_SUCCESS);
+    }
+    if (snp->Mode->State == EfiSimpleNetworkStopped)
+        app_check_status(snp->Start(snp), EFI_SUCCESS);
+    app_check_status(snp->Initialize(snp, 0, 0), EFI_DEVICE_ERROR);
+}
+
 static void leave(void)
 {
     static const char *const names[] = {"stopped", "started", "running"};
@@ -720,13 +737,7 @@ static void leave(void)
             EFI_SIMPLE_NETWORK_PROTOCOL *snp = nics[i].snp;
             struct vm_virtio device = virtio_of(&nics[i]);
             app_check(vm_virtio_status(&device) == 0);
-            if (nics[i].mode->State == EfiSimpleNetworkInitialized) {
-                all_others(snp, EFI_DEVICE_ERROR);
-            } else {
-                if (nics[i].mode->State == EfiSimpleNetworkStopped)
-                    app_check_status(snp->Start(snp), EFI_SUCCESS);
-                app_check_status(snp->Initialize(snp, 0, 0), EFI_DEVICE_ERROR);
-            }
+            let_go_for_good(snp);
             app_check(vm_virtio_status(&device) == 0);
             app_check(!(vm_pci_command(device.function) & VM_COMMAND_MASTER));
         }
