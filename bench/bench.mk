@@ -4,6 +4,10 @@ $(BUILD)/bench/disk.efi: $(addprefix $(BUILD)/efi/,bench/disk.o lab/efi/driver.o
 	@mkdir -p $(@D)
 	$(EFI_LINK_APP)
 
+$(BUILD)/bench/net.efi: $(addprefix $(BUILD)/efi/,bench/net.o lab/efi/driver.o lab/efi/app.o)
+	@mkdir -p $(@D)
+	$(EFI_LINK_APP)
+
 # The same reads by Linux's own driver, as a program that needs nothing of the guest's.
 $(BUILD)/bench/linux: bench/linux.c
 	@mkdir -p $(@D)
@@ -17,8 +21,9 @@ $(BUILD)/bench/xen-counts: $(UNIT_BUILD)/bench/xen_counts.o $(UNIT_XEN_SRC:%.c=$
 # A recursive make, because a package that deps installs may be a tool that make has not found yet.
 .PHONY: bench
 bench: deps
-	@$(MAKE) --no-print-directory all $(BUILD)/bench/disk.efi
+	@$(MAKE) --no-print-directory all $(addprefix $(BUILD)/bench/,disk.efi net.efi)
 	@bench/run $(BENCH)
+	@bench/net $(BENCH_NET)
 
 # Xen: some minutes, for each round is a boot.
 .PHONY: bench-xen

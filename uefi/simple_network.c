@@ -374,7 +374,7 @@ static EFI_STATUS EFIAPI get_status(EFI_SIMPLE_NETWORK_PROTOCOL *this, UINT32 *i
     enum result result = net_look(net, !transmitted);
     note_media(network);
     /* Buffers are given back also by an interface that has failed. */
-    if (result && !net_any_sent(net))
+    if (result && !(transmitted && net_any_sent(net)))
         return leave(tpl, EFI_DEVICE_ERROR);
     if (interrupts) {
         /* As long as there is a cause: who takes one frame or buffer at a time misses none. */

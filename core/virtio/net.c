@@ -258,28 +258,36 @@ enum result net_open(struct net *net)
 
 enum result net_close(struct net *net)
 {
-    net->tx_done = 0;
+    net->tx_done = net->tx.busy = 0;
     return reset(net, false);
 }
 
 enum result net_restart(struct net *net)
 {
-    net->tx_done = 0;
+    net->tx_done = net->tx.busy = 0;
     return reset(net, true);
 }
 
-/* A device that has failed, or lied: what it had of ours counts as sent. */
-static enum result recover(struct net *net)
+/* What the device had of ours counts as sent. */
+static void give_back(struct net *net)
 {
     net->tx_done |= net->tx.busy;
     net->tx.busy = 0;
+}
+
+/* A device that has failed, or lied. */
+static enum result recover(struct net *net)
+{
+    give_back(net);
     return reset(net, true);
 }
 
 enum result net_look(struct net *net, bool now)
 {
-    if (net->device.exit.state != VIRTIO_LIVE)
+    if (net->device.exit.state != VIRTIO_LIVE) {
+        give_back(net);
         return RESULT_DEVICE_ERROR;
+    }
     bool due = deadline_passed(net->look_at);
     if (!due && !now)
         return RESULT_OK;
@@ -380,7 +388,8 @@ enum result net_send(struct net *net, const void *frame, size_t bytes, void *tok
 
 bool net_any_sent(const struct net *net)
 {
-    return net->tx_done != 0 || (net->open && ring_ready(&net->tx));
+    return net->tx_done != 0 ||
+           (net->open && net->device.exit.state == VIRTIO_LIVE && ring_ready(&net->tx));
 }
 
 bool net_sent(struct net *net, void **token)

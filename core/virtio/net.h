@@ -90,7 +90,7 @@ void net_release(struct net *net);
 enum result net_send(struct net *net, const void *frame, size_t bytes, void *token);
 
 /* Whether a frame has been sent, and its token. Frames that were lost because the device had to be
- * reset count as sent: the network loses some as well. */
+ * reset, or was let go by the exit, count as sent: the network loses some as well. */
 bool net_sent(struct net *net, void **token);
 /* Whether net_sent() has something to tell. */
 bool net_any_sent(const struct net *net);

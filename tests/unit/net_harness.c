@@ -144,6 +144,9 @@ static void refused(struct binding *binding)
     const void *frame;
     size_t bytes;
 
+    take_tokens(binding);
+    assert_int_equal(tokens_out(), 0);
+    assert_false(net_any_sent(net));
     assert_int_equal(send_frame(binding, 60, 0), RESULT_DEVICE_ERROR);
     assert_int_equal(net_received(net, &frame, &bytes), RESULT_DEVICE_ERROR);
     assert_int_equal(net_look(net, true), RESULT_DEVICE_ERROR);

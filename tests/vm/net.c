@@ -687,8 +687,14 @@ static void check_handlers(unsigned calls)
 static void let_go_for_good(EFI_SIMPLE_NETWORK_PROTOCOL *snp)
 {
     UINTN bytes = EFI_PAGE_SIZE;
+    unsigned given_back = 0;
+    void *buffer;
 
     if (snp->Mode->State == EfiSimpleNetworkInitialized) {
+        while (snp->GetStatus(snp, NULL, &buffer) == EFI_SUCCESS)
+            given_back++;
+        app_check(given_back <= WINDOW);
+        app_check_status(snp->GetStatus(snp, NULL, &buffer), EFI_DEVICE_ERROR);
         app_check_status(snp->Transmit(snp, 0, 60, out[0], NULL, NULL, NULL), EFI_DEVICE_ERROR);
         app_check_status(snp->Receive(snp, NULL, &bytes, in, NULL, NULL, NULL), EFI_DEVICE_ERROR);
         app_check_status(snp->GetStatus(snp, NULL, NULL), EFI_DEVICE_ERROR);
