@@ -303,13 +303,17 @@ enum result net_look(struct net *net, bool now)
     if (!due)
         return RESULT_OK;
     next_look(net);
+    if (!ring_ready(&net->rx))
+        ring_remind(&net->rx);
     /* Time is counted in looks: a machine that was stopped for an hour and goes on does not blame
      * its network card. What has come back, and nobody has taken, is not missed either. */
-    if (net->tx.busy == 0 || ring_ready(&net->tx) || net->tx.used_next != net->tx_seen)
+    if (net->tx.busy == 0 || ring_ready(&net->tx) || net->tx.used_next != net->tx_seen) {
         net->looks_in_vain = 0;
-    else if (++net->looks_in_vain == NET_TIMEOUT_MS / NET_LOOK_MS) {
+    } else if (++net->looks_in_vain == NET_TIMEOUT_MS / NET_LOOK_MS) {
         net_log(net, "a frame has not been sent for this many milliseconds:", NET_TIMEOUT_MS);
         return recover(net);
+    } else {
+        ring_remind(&net->tx);
     }
     net->tx_seen = net->tx.used_next;
     return RESULT_OK;

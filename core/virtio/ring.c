@@ -190,6 +190,17 @@ bool ring_notify(struct ring *ring)
     return wanted;
 }
 
+void ring_remind(struct ring *ring)
+{
+    bool seen =
+        ring->event_idx
+            ? __atomic_load_n(avail_event(ring), __ATOMIC_RELAXED) == ring->avail_next
+            : __atomic_load_n(&ring->used->flags, __ATOMIC_RELAXED) & VRING_USED_F_NO_NOTIFY;
+
+    if (ring->busy != 0 && !seen)
+        reg_write16(&ring->notify, ring->notify_offset, ring->index);
+}
+
 bool ring_ready(const struct ring *ring)
 {
     return __atomic_load_n(&ring->used->idx, __ATOMIC_RELAXED) != ring->used_next;

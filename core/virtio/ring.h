@@ -78,6 +78,15 @@ void ring_post(struct ring *ring, unsigned slot, unsigned count);
  */
 bool ring_notify(struct ring *ring);
 
+/*
+ * Tells the device again, if it has not looked at all that it was offered. To be called when
+ * nothing has come back for a while. Ours and the device's view of each other may cross where a
+ * CPU's fences are not real ones: QEMU before 8.2 leaves them out when it emulates one CPU, as if
+ * there were no threads beside it in which the devices work. Then neither would ever hear of the
+ * other again.
+ */
+void ring_remind(struct ring *ring);
+
 /* Whether ring_take() has something to find. */
 bool ring_ready(const struct ring *ring);
 
