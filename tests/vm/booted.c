@@ -22,18 +22,13 @@ int app_main(void)
     app_assert(pxe != NULL);
     app_print("vm: over IPv%d\n", pxe->Mode->UsingIpv6 ? 6 : 4);
 
-    /* The interface is the nearest handle above this one that has no more than a MAC. */
-    static EFI_HANDLE handles[64];
-    static EFI_GUID simple_network_guid = EFI_SIMPLE_NETWORK_PROTOCOL_GUID;
-    size_t count = app_handles(&simple_network_guid, handles, 64);
-    for (size_t i = 0; i < count; i++) {
-        struct app_pci pci;
-        if (!app_pci_of(handles[i], &pci))
-            continue;
-        size_t held = app_drivers_of(handles[i], drivers, VM_DRIVERS_MAX);
-        if (held != 0)
-            app_print("vm: driven by %s\n", drivers[held - 1].name);
-    }
+    /* Who made the interface: the PCI device's driver, by its name. */
+    struct app_pci pci;
+    app_assert(app_pci_of(image->DeviceHandle, &pci));
+    size_t held = app_drivers_of(pci.handle, drivers, VM_DRIVERS_MAX);
+    app_assert(held > 0);
+    app_print("vm: driver: %s\n", drivers[0].name);
+
     app_exit_boot_services();
     app_print("vm: left\n");
     return 0;

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """virtio-net under stock OVMF: the Simple Network Protocol in every state, and its exit."""
 
+import shutil
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from netboot import Server
 from peer import Peer
 from support import PROGRAMS, ROM, must_pass, said
 from lab.paths import shown
@@ -66,3 +69,34 @@ def test_exit(options: str) -> None:
     assert said(result, r"(\d+) pages watched, 0 changed")
     assert all(peer.flooded > 100 for number, peer in enumerate(peers)
                if "running" in options or number % 3 == 2)
+
+
+def boot(network: list[str], properties: str = "", *, fds: tuple[int, ...] = (),
+         fw_cfg: dict[str, str] | None = None) -> Result:
+    """A machine that has nothing to boot from but a card."""
+    result = run(Machine(trace_events=(), fw_cfg=fw_cfg or {}, pass_fds=fds, extra=[
+        *network, "-device", "virtio-net-pci,id=card0,netdev=net0,mac=52:54:00:00:00:01,addr=4,"
+        f"bootindex=1,romfile={quoted(ROM)}{properties}"]), timeout=150, name="network boot")
+    print(result.explain(60))
+    must_pass(result)
+    assert said(result, r"booted from PciRoot\(0x0\)/Pci\(0x4,0x0\)/MAC\(525400000001,0x1\)/.*")
+    assert said(result, r"driver: Baton virtio-net driver")
+    return result
+
+
+@pytest.mark.parametrize("transport", ["modern", "legacy"])
+def test_boot_over_ipv4(tmp_path: Path, transport: Transport) -> None:
+    """OVMF's own PXE on top of Baton, from QEMU's TFTP server."""
+    shutil.copy(PROGRAMS / "booted.efi", tmp_path)
+    result = boot(["-netdev", f"user,id=net0,restrict=on,tftp={quoted(tmp_path)},"
+                   "bootfile=booted.efi"], f",{TRANSPORTS[transport]}")
+    assert said(result, r"over IPv4")
+
+
+def test_boot_over_ipv6() -> None:
+    with Server((PROGRAMS / "booted.efi").read_bytes()) as server:
+        result = boot(server.words, fds=tuple(fd.fileno() for fd in server.fds),
+                      fw_cfg={"opt/org.tianocore/IPv4PXESupport": "n"})
+    print(server.seen)
+    assert said(result, r"over IPv6")
+    assert {"solicit", "request", "tftp booted.efi"} <= set(server.seen)
