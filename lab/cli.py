@@ -228,7 +228,8 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
                       help="a UEFI driver to load first, as often as wanted")
     rom = what.add_mutually_exclusive_group()
     rom.add_argument("--rom", type=Path, metavar="FILE",
-                     help=f"the option ROM of each virtio-blk device (default: {shown(ROM)})")
+                     help="the option ROM of each virtio-blk and virtio-net device (default: "
+                     f"{shown(ROM)})")
     rom.add_argument("--no-rom", action="store_true", help="no option ROM anywhere")
     what.add_argument("--as-found", action="store_true",
                       help="connect no drivers: leave drivers and devices as the firmware has left "

@@ -280,6 +280,36 @@ bool virtio_down(struct virtio_device *device, uint64_t ms, size_t bytes)
     return false;
 }
 
+/* ---- Starting anew ---- */
+
+bool virtio_let_go(struct virtio_device *device, size_t bytes)
+{
+    struct poor_door door = {.deadline = deadline_in_ms(device->rich, VIRTIO_RESET_MS)};
+
+    return virtio_reset(&device->exit, &door) || virtio_down(device, 0, bytes);
+}
+
+enum result virtio_agree_again(struct virtio_device *device, uint64_t wanted)
+{
+    uint64_t features = device->features;
+
+    if (device->exit.state != VIRTIO_LIVE)
+        return RESULT_DEVICE_ERROR;
+    enum result result = virtio_begin(device);
+    if (!result)
+        result = virtio_negotiate(device, wanted);
+    return !result && device->features != features ? RESULT_DEVICE_ERROR : result;
+}
+
+void virtio_give_up(struct virtio_device *device, enum result why, size_t bytes)
+{
+    device->rich->log(device->rich->context,
+                      "the device does not come back after a reset; given up with error",
+                      (uint64_t)why);
+    if (device->exit.state == VIRTIO_LIVE)
+        virtio_down(device, VIRTIO_RESET_MS, bytes);
+}
+
 /* ---- The device's own configuration ---- */
 
 uint8_t virtio_config_generation(const struct virtio_device *device)

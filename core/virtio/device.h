@@ -79,6 +79,20 @@ enum result virtio_go(struct virtio_device *device);
  */
 bool virtio_down(struct virtio_device *device, uint64_t ms, size_t bytes);
 
+/*
+ * For a restart: resets a live device. Returns whether it has let go of memory. If it acknowledged
+ * in time, it counts as live still, and virtio_agree_again() is next; if not, it is down, as after
+ * virtio_down().
+ */
+bool virtio_let_go(struct virtio_device *device, size_t bytes);
+
+/* Agrees on the same features as before, for which the queues were planned; `wanted` is what was
+ * asked for then. RESULT_DEVICE_ERROR if the device was not stopped, or offers others now. */
+enum result virtio_agree_again(struct virtio_device *device, uint64_t wanted);
+
+/* A restart has failed with `why`: says so, and takes the device down for good. */
+void virtio_give_up(struct virtio_device *device, enum result why, size_t bytes);
+
 /* Changes when the device changes its configuration while it is being read: read the value, then
  * the fields, then the value again (virtio 1.2 §2.5.3). Always 0 on the legacy transport. */
 uint8_t virtio_config_generation(const struct virtio_device *device);

@@ -20,6 +20,11 @@ enum { RX_QUEUE, TX_QUEUE };
 #define MEMORY_MAX (1024u << 10)
 #define PAGE       4096u
 
+#define FEATURES                                                                                   \
+    (VIRTIO_FEATURE(VIRTIO_NET_F_MAC) | VIRTIO_FEATURE(VIRTIO_NET_F_STATUS) |                      \
+     VIRTIO_FEATURE(VIRTIO_NET_F_MTU) | VIRTIO_FEATURE(VIRTIO_F_ANY_LAYOUT) |                      \
+     VIRTIO_FEATURE(VIRTIO_RING_F_EVENT_IDX))
+
 static void net_log(const struct net *net, const char *sentence, uint64_t number)
 {
     net->device.rich->log(net->device.rich->context, sentence, number);
@@ -108,18 +113,6 @@ static enum result plan_queue(struct net *net, uint16_t index, struct ring *ring
     return result;
 }
 
-/* Everything up to the queues, at first and after each reset. */
-static enum result negotiate(struct net *net)
-{
-    enum result result = virtio_begin(&net->device);
-    if (result)
-        return result;
-    return virtio_negotiate(
-        &net->device, VIRTIO_FEATURE(VIRTIO_NET_F_MAC) | VIRTIO_FEATURE(VIRTIO_NET_F_STATUS) |
-                          VIRTIO_FEATURE(VIRTIO_NET_F_MTU) | VIRTIO_FEATURE(VIRTIO_F_ANY_LAYOUT) |
-                          VIRTIO_FEATURE(VIRTIO_RING_F_EVENT_IDX));
-}
-
 static void look_at_link(struct net *net)
 {
     if (net->link_known)
@@ -134,7 +127,9 @@ enum result net_attach(struct net *net, const struct rich_door *rich,
 
     enum result result = virtio_find(&net->device, rich, where);
     if (!result)
-        result = negotiate(net);
+        result = virtio_begin(&net->device);
+    if (!result)
+        result = virtio_negotiate(&net->device, FEATURES);
     if (!result)
         result = read_config(net);
     if (!result)
@@ -218,29 +213,15 @@ static enum result set_going(struct net *net)
 /* Resets the device and agrees with it again; sets it going if it is to be `open`. */
 static enum result reset(struct net *net, bool open)
 {
-    struct poor_door door = {.deadline = deadline_in_ms(net->device.rich, VIRTIO_RESET_MS)};
-    uint64_t features = net->device.features;
-    enum result result = RESULT_DEVICE_ERROR;
-
     net->open = false;
     if (net->device.exit.state != VIRTIO_LIVE)
         return RESULT_DEVICE_ERROR;
-    if (!virtio_reset(&net->device.exit, &door)) {
-        virtio_down(&net->device, 0, net->memory.bytes);
-    } else {
-        result = negotiate(net);
-        /* The queues were planned for these features. */
-        if (!result && net->device.features != features)
-            result = RESULT_DEVICE_ERROR;
-        if (!result && open)
-            result = set_going(net);
-    }
-    if (result) {
-        net_log(net, "the device does not come back after a reset; given up with error",
-                (uint64_t)result);
-        if (net->device.exit.state == VIRTIO_LIVE)
-            virtio_down(&net->device, VIRTIO_RESET_MS, net->memory.bytes);
-    }
+    virtio_let_go(&net->device, net->memory.bytes);
+    enum result result = virtio_agree_again(&net->device, FEATURES);
+    if (!result && open)
+        result = set_going(net);
+    if (result)
+        virtio_give_up(&net->device, result, net->memory.bytes);
     return result;
 }
 

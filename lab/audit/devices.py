@@ -113,7 +113,7 @@ class Asked:
 
     @property
     def takes_rom(self) -> bool:
-        return self.model.name.startswith("virtio-blk-pci")
+        return self.model.name.startswith(("virtio-blk-pci", "virtio-net-pci"))
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ def available(text: str) -> tuple[dict[str, str], set[str]]:
 
 
 def ask(text: str, rom: Path | None, help_text: str | None = None) -> Asked:
-    """What --device said. `rom` goes to each virtio-blk device; a property romfile=FILE, to the device
-    that has it. `help_text` is what QEMU says of
+    """What --device said. `rom` goes to each device that Baton drives; a property romfile=FILE, to the
+    device that has it. `help_text` is what QEMU says of
     its devices, asked for only where a kind has no short name."""
     kind, *properties = text.split(",")
     model = KINDS.get(kind)
