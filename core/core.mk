@@ -2,9 +2,9 @@
 # The drivers themselves. Every object of CORE is built for each firmware and for the host's tests;
 # core/x86 is the machine, which the tests replace with a model.
 
-CORE_VIRTIO_SRC := core/pieces.c core/virtio/exit.c core/virtio/device.c core/virtio/ring.c \
-	core/virtio/blk.c core/virtio/net.c
-CORE_XEN_SRC := core/pieces.c core/xen/events.c core/xen/store.c core/xen/grants.c core/xen/exit.c \
+CORE_VIRTIO_SRC := core/pieces.c core/disk.c core/virtio/exit.c core/virtio/device.c \
+	core/virtio/ring.c core/virtio/requests.c core/virtio/blk.c core/virtio/net.c
+CORE_XEN_SRC := core/pieces.c core/disk.c core/xen/events.c core/xen/store.c core/xen/grants.c core/xen/exit.c \
 	core/xen/domain.c core/xen/blkfront.c
 CORE_SRC := $(sort $(CORE_VIRTIO_SRC) $(CORE_XEN_SRC))
 CORE_X86_SRC := core/x86/regs.c core/x86/memory.c core/x86/hypercall.c

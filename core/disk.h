@@ -8,28 +8,17 @@
  */
 #pragma once
 
-#include <stddef.h>
-#include "core/door.h"
+#include "core/io_request.h"
 
 #define DISK_SECTOR 512u /* the unit of disk_request.sector, whatever the disk's block size */
 
 enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH };
 
-/* One transfer. The caller owns it and keeps it where it is until done() is called. */
+/* One transfer. */
 struct disk_request {
+    struct io_request base; /* its bytes: a multiple of the disk's block size; 0 for a flush */
     enum disk_op op;
     uint64_t sector;
-    void *buffer; /* any alignment */
-    size_t bytes; /* a multiple of the disk's block size; 0 for a flush */
-    /* Called once, from submit(), poll(), restart() or the driver's detach. It must not call back
-     * into the disk. */
-    void (*done)(struct disk_request *request);
-    enum result result; /* valid once done() is called */
-
-    /* The driver's own. */
-    struct disk_request *next;
-    size_t issued;
-    unsigned in_flight;
 };
 
 struct disk_info {
@@ -66,3 +55,11 @@ struct disk {
     const struct disk_ops *ops;
     struct disk_info info;
 };
+
+static inline struct disk_request *disk_request_of(struct io_request *base)
+{
+    return (struct disk_request *)(void *)base;
+}
+
+/* Whether a request fits the disk: RESULT_OUT_OF_RANGE, RESULT_WRITE_PROTECTED. For the drivers. */
+enum result disk_check(const struct disk_info *info, struct disk_request *request);

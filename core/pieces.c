@@ -15,23 +15,7 @@ void pieces_init(struct pieces *pieces, const struct pieces_ops *ops, const stru
 
 /* ---- On their way to the device ---- */
 
-enum result disk_check(const struct disk_info *info, struct disk_request *request)
-{
-    uint64_t sectors_per_block = info->block_size / DISK_SECTOR;
-    uint64_t sectors = info->blocks * sectors_per_block;
-
-    if (request->op == DISK_FLUSH) {
-        request->bytes = 0;
-        return RESULT_OK;
-    }
-    if (request->bytes == 0 || request->bytes % info->block_size != 0 ||
-        request->sector % sectors_per_block != 0 || request->sector >= sectors ||
-        request->bytes / DISK_SECTOR > sectors - request->sector)
-        return RESULT_OUT_OF_RANGE;
-    return request->op == DISK_WRITE && info->read_only ? RESULT_WRITE_PROTECTED : RESULT_OK;
-}
-
-void pieces_submit(struct pieces *pieces, struct disk_request *request)
+void pieces_submit(struct pieces *pieces, struct io_request *request)
 {
     request->result = RESULT_OK;
     request->next = NULL;
@@ -49,7 +33,7 @@ bool pieces_free(const struct pieces *pieces, unsigned *number)
     return *number < pieces->count;
 }
 
-void pieces_begin(struct pieces *pieces, unsigned number, struct disk_request *request,
+void pieces_begin(struct pieces *pieces, unsigned number, struct io_request *request,
                   uint32_t bytes)
 {
     if (pieces->busy == 0)
@@ -61,24 +45,28 @@ void pieces_begin(struct pieces *pieces, unsigned number, struct disk_request *r
         .order = pieces->begun++,
         .ahead = UINT32_MAX,
     };
+    if (request->in_flight == 0 && request->issued == 0)
+        request->since = pieces->looks;
     request->in_flight++;
     request->issued += bytes;
 }
 
 /* Issues what is left of a request. False if it has to wait for room. */
-static bool issue_request(struct pieces *pieces, struct disk_request *request)
+static bool issue_request(struct pieces *pieces, struct io_request *request)
 {
     /* The device flushes what it has finished: everything before has to be. */
-    if (request->op == DISK_FLUSH)
-        return pieces->busy == 0 && pieces->ops->post(pieces, request) == POSTED;
+    if (request->alone && pieces->busy != 0)
+        return false;
 
-    while (request->result == RESULT_OK && request->issued < request->bytes) {
+    while (request->result == RESULT_OK) {
         enum post post = pieces->ops->post(pieces, request);
         /* What is in flight will give back what it has; then there may be more room. */
         if (post == POST_LATER || (post == POST_NEVER && pieces->busy != 0))
             return false;
         if (post == POST_NEVER)
             request->result = RESULT_NO_MEMORY;
+        else if (request->issued == request->bytes)
+            break;
     }
     return true;
 }
@@ -86,7 +74,7 @@ static bool issue_request(struct pieces *pieces, struct disk_request *request)
 void pieces_issue(struct pieces *pieces)
 {
     while (pieces->pending) {
-        struct disk_request *request = pieces->pending;
+        struct io_request *request = pieces->pending;
         if (!issue_request(pieces, request))
             break;
         pieces->pending = request->next;
@@ -101,7 +89,7 @@ void pieces_issue(struct pieces *pieces)
 
 void pieces_finish(struct pieces *pieces, unsigned number, enum result result, bool let_go)
 {
-    struct disk_request *request = pieces->at[number].request;
+    struct io_request *request = pieces->at[number].request;
 
     pieces->ops->release(pieces, number, result, let_go);
     pieces->busy &= ~(1ull << number);
@@ -120,11 +108,11 @@ void pieces_fail(struct pieces *pieces, enum result why, bool let_go)
         if (pieces->busy & 1ull << i)
             pieces_finish(pieces, i, why, let_go);
 
-    struct disk_request *request = pieces->pending;
+    struct io_request *request = pieces->pending;
     pieces->pending = NULL;
     pieces->pending_tail = &pieces->pending;
     while (request) {
-        struct disk_request *next = request->next;
+        struct io_request *next = request->next;
         request->result = why;
         request->done(request);
         request = next;
@@ -141,10 +129,22 @@ bool pieces_look_due(struct pieces *pieces)
     return true;
 }
 
-bool pieces_overdue(struct pieces *pieces)
+static bool overdue(const struct pieces *pieces, const struct piece *piece)
 {
-    bool found = false;
+    const struct io_request *request = piece->request;
 
+    if (request->timeout_ms == 0)
+        return piece->looks >= PIECE_TIMEOUT_MS / PIECE_LOOK_MS;
+    /* The first look may have come at any moment after it was sent. */
+    return (uint64_t)(pieces->looks - request->since) * PIECE_LOOK_MS >=
+           (uint64_t)request->timeout_ms + PIECE_LOOK_MS;
+}
+
+struct io_request *pieces_overdue(struct pieces *pieces)
+{
+    struct io_request *found = NULL;
+
+    pieces->looks++;
     for (unsigned i = 0; i < pieces->count; i++) {
         struct piece *piece = &pieces->at[i];
         uint32_t ahead = 0;
@@ -155,7 +155,8 @@ bool pieces_overdue(struct pieces *pieces)
                 ahead++;
         piece->looks = ahead < piece->ahead ? 0 : piece->looks + 1;
         piece->ahead = ahead;
-        found |= piece->looks >= PIECE_TIMEOUT_MS / PIECE_LOOK_MS;
+        if (overdue(pieces, piece))
+            found = piece->request;
     }
     return found;
 }

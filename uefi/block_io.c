@@ -62,9 +62,9 @@ static void wait_until(struct block_io *block, const volatile bool *flag)
 
 /* ---- Completion ---- */
 
-static void done(struct disk_request *request)
+static void done(struct io_request *base)
 {
-    struct block_io_request *entry = CONTAINER_OF(request, struct block_io_request, request);
+    struct block_io_request *entry = CONTAINER_OF(base, struct block_io_request, request.base);
     EFI_BLOCK_IO2_TOKEN *token = entry->token;
 
     entry->done = true;
@@ -72,7 +72,7 @@ static void done(struct disk_request *request)
         return; /* somebody is waiting for `done` */
     entry->token = NULL;
     entry->owner->with_token--;
-    token->TransactionStatus = status_of(request->result);
+    token->TransactionStatus = status_of(base->result);
     bs->SignalEvent(token->Event);
 }
 
@@ -147,7 +147,7 @@ static EFI_STATUS and_wait(struct block_io *block, const struct disk_request *wh
     bs->RestoreTPL(tpl);
     if (!result) {
         wait_until(block, &entry.done);
-        result = entry.request.result;
+        result = entry.request.base.result;
     }
     block->waiting--;
     return status_of(result);
@@ -187,17 +187,20 @@ static EFI_STATUS transfer(struct block_io *block, enum disk_op op, UINT32 media
 
     return perform(block, token,
                    &(struct disk_request){
+                       .base =
+                           {
+                               .buffer = (void *)(uintptr_t)buffer,
+                               .bytes = bytes,
+                               .done = done,
+                           },
                        .op = op,
                        .sector = lba * (media->BlockSize / DISK_SECTOR),
-                       .buffer = (void *)(uintptr_t)buffer,
-                       .bytes = bytes,
-                       .done = done,
                    });
 }
 
 static EFI_STATUS flush(struct block_io *block, EFI_BLOCK_IO2_TOKEN *token)
 {
-    return perform(block, token, &(struct disk_request){.op = DISK_FLUSH, .done = done});
+    return perform(block, token, &(struct disk_request){.base = {.done = done}, .op = DISK_FLUSH});
 }
 
 static EFI_STATUS reset(struct block_io *block)

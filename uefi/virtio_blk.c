@@ -59,7 +59,7 @@ struct virtio_driver virtio_blk_driver = {
             0x1042, /* modern only */
         },
     .bytes = sizeof(struct virtio_blk_binding),
-    .exit_at = offsetof(struct virtio_blk_binding, blk.device.exit),
+    .exit_at = offsetof(struct virtio_blk_binding, blk.requests.device.exit),
     .attach = attach,
     .start = start,
     .install = install,

@@ -4,37 +4,20 @@
  *
  *   blk_attach(), blk_start()     the device comes up
  *   blk.disk.ops                  submit, poll, ready, restart: see core/disk.h
- *   virtio_quiesce(&blk.device.exit, …)   the exit, through the poor door
+ *   virtio_quiesce(&blk.requests.device.exit, …)   the exit, through the poor door
  *   blk_detach()                  the device goes down, its memory comes back
  */
 #pragma once
 
-#include "core/pieces.h"
-#include "core/virtio/device.h"
-#include "core/virtio/ring.h"
-
-/* The most shared memory that a binding takes. Only a legacy device with a queue of 16,384 entries
- * or more could want more. */
-#define BLK_MEMORY_MAX (240u << 10)
-
-/* What a slot of the ring, which carries one piece of a request, has besides. */
-struct blk_slot {
-    struct dma_mapping mapping; /* of this piece of the request's buffer; bytes 0 if none */
-    void *bounce_to;            /* where a bounced read goes; NULL otherwise */
-};
+#include "core/disk.h"
+#include "core/virtio/requests.h"
 
 struct blk {
     struct disk disk;
-    struct virtio_device device;
-    struct ring ring;
-    struct pieces pieces;
-    struct dma_block memory; /* ring, then each slot's header, bounced data and status */
-
-    uint32_t segment_bytes; /* the most that one descriptor may carry */
-    uint32_t piece_bytes;   /* the most that one device request may carry */
-    uint32_t bounce_bytes;  /* room for data in a slot; 0 but for a queue of two entries */
-
-    struct blk_slot slots[RING_SLOTS_MAX];
+    struct requests requests;        /* a slot's own: header, bounced data, status */
+    uint32_t piece_bytes;            /* the most that one device request may carry */
+    uint32_t bounce_bytes;           /* room for data in a slot; 0 but for a queue of two entries */
+    void *bounce_to[RING_SLOTS_MAX]; /* where a bounced read goes; NULL otherwise */
 };
 
 /*

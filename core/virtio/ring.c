@@ -146,6 +146,12 @@ struct vring_desc *ring_descriptors(const struct ring *ring, unsigned slot)
     return (ring->indirect ? ring->tables : ring->desc) + slot * ring->chain;
 }
 
+unsigned ring_describe(struct vring_desc *desc, uint64_t address, uint32_t bytes, uint16_t flags)
+{
+    *desc = (struct vring_desc){.addr = address, .len = bytes, .flags = flags};
+    return 1;
+}
+
 void ring_post(struct ring *ring, unsigned slot, unsigned count)
 {
     struct vring_desc *chain = ring_descriptors(ring, slot);

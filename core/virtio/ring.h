@@ -71,6 +71,9 @@ bool ring_free_slot(const struct ring *ring, unsigned *slot);
  * device may write. */
 struct vring_desc *ring_descriptors(const struct ring *ring, unsigned slot);
 
+/* Fills in one descriptor; gives 1, for counting. */
+unsigned ring_describe(struct vring_desc *desc, uint64_t address, uint32_t bytes, uint16_t flags);
+
 /* Offers a slot to the device, its first `count` descriptors as one chain. */
 void ring_post(struct ring *ring, unsigned slot, unsigned count);
 

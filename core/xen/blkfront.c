@@ -534,14 +534,15 @@ static enum post post_flush(struct blkfront *blk, unsigned piece, struct disk_re
     blk->sent[piece].indirect = false;
     blk->sent[piece].pages = 0;
     put(blk, &flush, sizeof(flush));
-    pieces_begin(&blk->pieces, piece, request, 0);
+    pieces_begin(&blk->pieces, piece, &request->base, 0);
     return POSTED;
 }
 
-static enum post post(struct pieces *pieces, struct disk_request *request)
+static enum post post(struct pieces *pieces, struct io_request *base)
 {
     struct blkfront *blk =
         (struct blkfront *)(void *)((char *)pieces - offsetof(struct blkfront, pieces));
+    struct disk_request *request = disk_request_of(base);
     struct blkif_request direct;
     struct blkif_request_segment *segments = direct.seg;
     unsigned piece;
@@ -554,12 +555,12 @@ static enum post post(struct pieces *pieces, struct disk_request *request)
         return post_flush(blk, piece, request);
 
     uint8_t operation = request->op == DISK_READ ? BLKIF_OP_READ : BLKIF_OP_WRITE;
-    uint64_t sector = request->sector + request->issued / DISK_SECTOR;
+    uint64_t sector = request->sector + base->issued / DISK_SECTOR;
     /* Where a page of segments can be had, they are written there, and copied if they are few. */
     if (blk->indirect)
         segments = (struct blkif_request_segment *)(void *)indirect_page(blk, piece);
-    unsigned char *buffer = (unsigned char *)request->buffer + request->issued;
-    size_t left = request->bytes - request->issued;
+    unsigned char *buffer = (unsigned char *)base->buffer + base->issued;
+    size_t left = base->bytes - base->issued;
     uint32_t bytes = 0;
     uint32_t most = room(blk);
     size_t wanted = ((uintptr_t)buffer % XEN_PAGE + left + XEN_PAGE - 1) / XEN_PAGE;
@@ -600,7 +601,7 @@ static enum post post(struct pieces *pieces, struct disk_request *request)
     blk->sent[piece].indirect = count > BLKIF_MAX_SEGMENTS_PER_REQUEST;
     blk->sent[piece].pages = count + blk->sent[piece].indirect;
     blk->xen->in_flight += blk->sent[piece].pages;
-    pieces_begin(pieces, piece, request, bytes);
+    pieces_begin(pieces, piece, base, bytes);
     return POSTED;
 }
 
@@ -614,7 +615,7 @@ static enum result blkfront_submit(struct disk *disk, struct disk_request *reque
     /* Given up, or let go by the exit: then nothing may wake it up again (C4). */
     if (blk->front.state != FRONT_LIVE || blk->gone)
         return RESULT_DEVICE_ERROR;
-    pieces_submit(&blk->pieces, request);
+    pieces_submit(&blk->pieces, &request->base);
     pieces_issue(&blk->pieces);
     notify(blk);
     return RESULT_OK;
@@ -677,7 +678,8 @@ static bool take_response(struct blkfront *blk)
     }
     blk->consumed++;
     /* It has offered flushes and cannot do them: there is nothing to flush, then. */
-    if (status == BLKIF_RSP_EOPNOTSUPP && blk->pieces.at[id].request->op == DISK_FLUSH) {
+    if (status == BLKIF_RSP_EOPNOTSUPP &&
+        disk_request_of(blk->pieces.at[id].request)->op == DISK_FLUSH) {
         blk->disk.info.write_cache = false;
         result = RESULT_OK;
     }

@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "core/disk.h"
 #include "core/pieces.h"
 #include "core/xen/domain.h"
 

@@ -37,7 +37,7 @@ static EFI_FREE_POOL free_pool_aside;
 
 /* ---- The offences ---- */
 
-static void read_done(struct disk_request *request)
+static void read_done(struct io_request *request)
 {
     (void)request;
 }
@@ -46,24 +46,28 @@ static void read_done(struct disk_request *request)
 static void post_reads(struct binding *binding, bool announce)
 {
     struct blk *blk = &binding->blk;
-    struct reg_window notify = blk->ring.notify;
+    struct reg_window notify = blk->requests.ring.notify;
     static uint16_t nobody_listens;
 
     if (!announce) {
-        blk->ring.notify = (struct reg_window){.base = (uintptr_t)&nobody_listens, .bytes = 2};
-        blk->ring.notify_offset = 0;
+        blk->requests.ring.notify =
+            (struct reg_window){.base = (uintptr_t)&nobody_listens, .bytes = 2};
+        blk->requests.ring.notify_offset = 0;
     }
     for (unsigned i = 0; i < READS; i++) {
         binding->reads[i] = (struct disk_request){
+            .base =
+                {
+                    .buffer = (void *)(uintptr_t)(binding->buffers + i * READ_BYTES),
+                    .bytes = READ_BYTES,
+                    .done = read_done,
+                },
             .op = DISK_READ,
             .sector = 0,
-            .buffer = (void *)(uintptr_t)(binding->buffers + i * READ_BYTES),
-            .bytes = READ_BYTES,
-            .done = read_done,
         };
         blk->disk.ops->submit(&blk->disk, &binding->reads[i]);
     }
-    blk->ring.notify = notify;
+    blk->requests.ring.notify = notify;
 }
 
 #define DXE_SERVICES_TABLE_GUID                                                                    \
@@ -211,7 +215,7 @@ static void let_go(struct binding *binding, EFI_EVENT event)
         pci_master_off(&binding->pci.where);
         break;
     case TOUCHES_DORMANT:
-        reg_write8(&binding->blk.device.exit.status, 0, 0);
+        reg_write8(&binding->blk.requests.device.exit.status, 0, 0);
         break;
     default:
         exit_virtio(event, &binding->exit);
@@ -350,8 +354,8 @@ static void take_down(struct binding *binding)
         let_go = blk_detach(&binding->blk);
         if (let_go)
             pci_unshare(&binding->pci, &binding->shared);
-    } else if (binding->blk.device.exit.state == VIRTIO_LIVE) {
-        let_go = virtio_down(&binding->blk.device, VIRTIO_RESET_MS, 0);
+    } else if (binding->blk.requests.device.exit.state == VIRTIO_LIVE) {
+        let_go = virtio_down(&binding->blk.requests.device, VIRTIO_RESET_MS, 0);
     }
     if (binding->exit_event && !BREAKS(STALE_EVENT))
         bs->CloseEvent(binding->exit_event);
@@ -370,7 +374,7 @@ static void take_down(struct binding *binding)
 /* As far up as the offence wants the device. */
 static EFI_STATUS wake(struct binding *binding, EFI_HANDLE controller)
 {
-    struct virtio_device *device = &binding->blk.device;
+    struct virtio_device *device = &binding->blk.requests.device;
     size_t shared_bytes;
 
     if (BREAKS(TOUCHES_DORMANT))
@@ -416,7 +420,7 @@ EFI_STATUS EFIAPI offence_start(EFI_DRIVER_BINDING_PROTOCOL *this, EFI_HANDLE co
         goto fail;
     }
     binding->sign = BINDING_SIGN;
-    binding->exit = (struct exit_virtio_context){&binding->blk.device.exit, exit_shared};
+    binding->exit = (struct exit_virtio_context){&binding->blk.requests.device.exit, exit_shared};
     /* What a disconnect calls wants a low TPL. */
     status = bs->CreateEvent(EVT_SIGNAL_EXIT_BOOT_SERVICES,
                              BREAKS(DISCONNECTS) ? TPL_CALLBACK : TPL_NOTIFY, at_exit, binding,

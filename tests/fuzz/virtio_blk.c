@@ -44,7 +44,7 @@ static void check(bool holds, const char *what)
     }
 }
 
-static void done(struct disk_request *request)
+static void done(struct io_request *request)
 {
     struct io *io = (struct io *)(void *)request;
 
@@ -72,10 +72,13 @@ static void submit(struct blk *blk, enum disk_op op, uint8_t size)
         abort();
     memset(io->buffer, size, bytes);
     io->request = (struct disk_request){
-        .op = op, .sector = size & 0xf8u, .buffer = io->buffer, .bytes = bytes, .done = done};
+        .base = {.buffer = io->buffer, .bytes = bytes, .done = done},
+        .op = op,
+        .sector = size & 0xf8u,
+    };
     if (op == DISK_FLUSH) {
-        io->request.buffer = NULL;
-        io->request.bytes = 0;
+        io->request.base.buffer = NULL;
+        io->request.base.bytes = 0;
     }
     if (blk->disk.ops->submit(&blk->disk, &io->request) != RESULT_OK) {
         check(io->done == 0, "a refused request is not done");
@@ -152,7 +155,7 @@ static void use(struct blk *blk, const uint8_t *operations, size_t count)
             } else {
                 struct poor_door door = {.deadline = clock_ticks() + 50 * VDEV_TICKS_PER_MS};
                 vdev_poor(true);
-                (void)virtio_quiesce(&blk->device.exit, &door);
+                (void)virtio_quiesce(&blk->requests.device.exit, &door);
                 vdev_poor(false);
             }
             break;

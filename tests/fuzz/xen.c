@@ -56,7 +56,7 @@ static void *make(size_t bytes)
     return made;
 }
 
-static void done(struct disk_request *request)
+static void done(struct io_request *request)
 {
     struct io *io = (struct io *)(void *)request;
 
@@ -82,11 +82,16 @@ static void submit(struct blkfront *blk, enum disk_op op, uint8_t size)
     *io =
         (struct io){.buffer = xhost_alloc(bytes, places[size / 8]), .submitted = true, .blk = blk};
     memset(io->buffer, size, bytes);
-    io->request = (struct disk_request){.op = op,
-                                        .sector = size & 0x18u,
-                                        .buffer = op == DISK_FLUSH ? NULL : io->buffer,
-                                        .bytes = bytes,
-                                        .done = done};
+    io->request = (struct disk_request){
+        .base =
+            {
+                .buffer = op == DISK_FLUSH ? NULL : io->buffer,
+                .bytes = bytes,
+                .done = done,
+            },
+        .op = op,
+        .sector = size & 0x18u,
+    };
     if (blk->disk.ops->submit(&blk->disk, &io->request) != RESULT_OK) {
         check(io->done == 0, "a refused request is not done");
         io->submitted = false;

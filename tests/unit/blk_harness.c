@@ -22,7 +22,7 @@ static void clean(void)
     }
 }
 
-static void io_done(struct disk_request *request)
+static void io_done(struct io_request *request)
 {
     /* The request lies behind a pointer back to its transfer. */
     struct io **slot = (struct io **)(void *)((char *)request - sizeof(struct io *) * 2);
@@ -66,9 +66,10 @@ struct io *io_new(enum disk_op op, uint64_t sector, size_t bytes, size_t misalig
     memset(io->request, 0xcc, sizeof(*io->request));
     io->request->op = op;
     io->request->sector = sector;
-    io->request->buffer = op == DISK_FLUSH ? NULL : io->buffer;
-    io->request->bytes = bytes;
-    io->request->done = io_done;
+    io->request->base.buffer = op == DISK_FLUSH ? NULL : io->buffer;
+    io->request->base.bytes = bytes;
+    io->request->base.timeout_ms = 0;
+    io->request->base.done = io_done;
     return io;
 }
 
@@ -291,7 +292,7 @@ static bool detach_blk(void *driver)
 const struct test_kind blk_test = {
     .name = "virtio-blk",
     .bytes = sizeof(struct blk),
-    .device_at = offsetof(struct blk, device),
+    .device_at = offsetof(struct blk, requests.device),
     .attach = attach_blk,
     .start = start_blk,
     .detach = detach_blk,

@@ -489,7 +489,7 @@ static void requests_that_do_not_fit_are_refused(void **state)
     }
     /* A length that no buffer has: nothing may be looked at. */
     struct io *io = io_new(DISK_READ, 8, 4096, 0);
-    io->request->bytes = SIZE_MAX & ~(size_t)4095;
+    io->request->base.bytes = SIZE_MAX & ~(size_t)4095;
     assert_int_equal(io_submit(&binding, io), RESULT_OUT_OF_RANGE);
     io_free(io);
     assert_reads_right(&binding, 4088, 4096);

@@ -99,7 +99,7 @@ static void a_buffer_that_cannot_be_granted(void **state)
     unsigned char *high = aligned_alloc(4096, BYTES);
     assert_non_null(high);
     assert_true((uintptr_t)high / 4096 > UINT32_MAX);
-    io->request->buffer = high;
+    io->request->base.buffer = high;
     assert_int_equal(xio_submit(&guest, io), RESULT_OK);
     xio_wait(&guest, io);
     assert_int_equal(io->result, RESULT_OK);
@@ -123,7 +123,7 @@ static void buffers_that_share_a_page(void **state)
     unsigned char *page = xhost_alloc(4096, 0);
     for (unsigned i = 0; i < LENGTH(io); i++) {
         io[i] = xio_new(0, DISK_READ, 100 + i % 8, i < 8 ? 512 : 4096, 0);
-        io[i]->request->buffer = page + i % 8 * 512;
+        io[i]->request->base.buffer = page + i % 8 * 512;
         assert_int_equal(xio_submit(&guest, io[i]), RESULT_OK);
     }
     for (unsigned i = 0; i < LENGTH(io); i++) {

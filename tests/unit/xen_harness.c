@@ -226,7 +226,7 @@ int switch_off(void **state)
 
 /* ---- Transfers ---- */
 
-static void xio_done(struct disk_request *request)
+static void xio_done(struct io_request *request)
 {
     /* The request lies behind a pointer back to its transfer. */
     struct xio **slot = (struct xio **)(void *)((char *)request - sizeof(struct xio *) * 2);
@@ -266,9 +266,10 @@ struct xio *xio_new(unsigned disk, enum disk_op op, uint64_t sector, size_t byte
     memset(io->request, 0xcc, sizeof(*io->request));
     io->request->op = op;
     io->request->sector = sector;
-    io->request->buffer = op == DISK_FLUSH ? NULL : io->buffer;
-    io->request->bytes = bytes;
-    io->request->done = xio_done;
+    io->request->base.buffer = op == DISK_FLUSH ? NULL : io->buffer;
+    io->request->base.bytes = bytes;
+    io->request->base.timeout_ms = 0;
+    io->request->base.done = xio_done;
     return io;
 }
 
