@@ -2,63 +2,24 @@
 
 #include "uefi/block_io.h"
 
-/* How often tokens are completed when nobody calls, in units of 100 ns: each timer tick of the
- * firmware, or this. */
-#define TICK_100NS 10000u
-/* While waiting, after how many looks at a ring that shows nothing new to look at the disk's clock,
- * and to pause. Not more often: under emulation, each pause takes the lock that the device needs to
- * work. */
-#define LOOKS_MOST 1024u
-/* A disk that needs a CPU may need ours: then each look is in vain, and the fewer the better. Every
- * so-many-th wait tries what looking on would have been worth, for CPUs come free, too. */
-#define LOOKS_FEWEST    8u
-#define WAITS_PER_TRIAL 64u
-
-static void poll(struct block_io *block)
+static void poll_disk(void *disk)
 {
-    EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
-    block->disk->ops->poll(block->disk);
-    bs->RestoreTPL(tpl);
+    ((struct disk *)disk)->ops->poll(disk);
 }
 
-/* Nothing has come back for a while: gives the CPU to a disk that needs it. Looks at the flag once
- * more where nobody can come in between, or what is waited for could have come already. */
-static void rest(struct block_io *block, const volatile bool *flag)
+static bool disk_ready(const void *disk)
 {
-    const struct disk_ops *ops = block->disk->ops;
-
-    if (!ops->wait) {
-        cpu_relax();
-        return;
-    }
-    EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
-    if (!*flag)
-        ops->wait(block->disk);
-    bs->RestoreTPL(tpl);
+    return ((const struct disk *)disk)->ops->ready(disk);
 }
 
-/* Lets the disk work until `*flag` says what is wanted. Ends, because the disk ends every request
- * within its bound. */
-static void wait_until(struct block_io *block, const volatile bool *flag)
+static void rest_for_disk(void *disk)
 {
-    bool trial = block->waits++ % WAITS_PER_TRIAL == 0, rested = false;
-    uint32_t most = trial ? LOOKS_MOST : block->patience, looks = 0;
-
-    while (!*flag) {
-        if (!block->disk->ops->ready(block->disk)) {
-            if (++looks < most)
-                continue;
-            rest(block, flag);
-            rested = true;
-            looks = 0;
-        }
-        poll(block);
-    }
-    if (!rested)
-        block->patience = LOOKS_MOST;
-    else if (block->disk->ops->wait && block->patience > LOOKS_FEWEST)
-        block->patience /= 2;
+    ((struct disk *)disk)->ops->wait(disk);
 }
+
+static const struct waiting_ops while_it_works = {.poll = poll_disk, .ready = disk_ready};
+static const struct waiting_ops while_it_needs_us = {
+    .poll = poll_disk, .ready = disk_ready, .rest = rest_for_disk};
 
 /* ---- Completion ---- */
 
@@ -71,20 +32,9 @@ static void done(struct io_request *base)
     if (!token)
         return; /* somebody is waiting for `done` */
     entry->token = NULL;
-    entry->owner->with_token--;
+    entry->owner->waiting.tokens--;
     token->TransactionStatus = status_of(base->result);
     bs->SignalEvent(token->Event);
-}
-
-static void EFIAPI tick(EFI_EVENT event, void *context)
-{
-    struct block_io *block = context;
-
-    block->disk->ops->poll(block->disk); /* the event's TPL is TPL_NOTIFY already */
-    if (block->with_token == 0) {
-        bs->SetTimer(event, TimerCancel, 0);
-        block->ticking = false;
-    }
 }
 
 /* ---- Requests ---- */
@@ -96,7 +46,7 @@ static struct block_io_request *take_entry(struct block_io *block, EFI_BLOCK_IO2
         struct block_io_request *entry = &block->requests[i];
         if (!entry->token) {
             entry->token = token;
-            block->with_token++;
+            block->waiting.tokens++;
             return entry;
         }
     }
@@ -110,7 +60,7 @@ static EFI_STATUS with_token(struct block_io *block, EFI_BLOCK_IO2_TOKEN *token,
     EFI_TPL tpl;
 
     /* Where every entry is in use, one comes free when a token completes. */
-    block->waiting++;
+    block->waiting.calls++;
     for (;;) {
         tpl = bs->RaiseTPL(TPL_NOTIFY);
         block->disk->ops->poll(block->disk);
@@ -120,7 +70,7 @@ static EFI_STATUS with_token(struct block_io *block, EFI_BLOCK_IO2_TOKEN *token,
         bs->RestoreTPL(tpl);
         cpu_relax();
     }
-    block->waiting--;
+    block->waiting.calls--;
 
     token->TransactionStatus = EFI_NOT_READY;
     entry->owner = block;
@@ -128,9 +78,9 @@ static EFI_STATUS with_token(struct block_io *block, EFI_BLOCK_IO2_TOKEN *token,
     enum result result = block->disk->ops->submit(block->disk, &entry->request);
     if (result) {
         entry->token = NULL;
-        block->with_token--;
-    } else if (block->with_token != 0 && !block->ticking) {
-        block->ticking = !EFI_ERROR(bs->SetTimer(block->timer, TimerPeriodic, TICK_100NS));
+        block->waiting.tokens--;
+    } else {
+        waiting_tick(&block->waiting);
     }
     bs->RestoreTPL(tpl);
     return status_of(result);
@@ -143,13 +93,13 @@ static EFI_STATUS and_wait(struct block_io *block, const struct disk_request *wh
     EFI_TPL tpl = bs->RaiseTPL(TPL_NOTIFY);
     enum result result = block->disk->ops->submit(block->disk, &entry.request);
     /* Before others get a chance to stop the driver while we are in it. */
-    block->waiting++;
+    block->waiting.calls++;
     bs->RestoreTPL(tpl);
     if (!result) {
-        wait_until(block, &entry.done);
+        waiting_until(&block->waiting, &entry.done);
         result = entry.request.base.result;
     }
-    block->waiting--;
+    block->waiting.calls--;
     return status_of(result);
 }
 
@@ -171,7 +121,7 @@ static EFI_STATUS transfer(struct block_io *block, enum disk_op op, UINT32 media
         return EFI_WRITE_PROTECTED;
     if (bytes == 0) {
         /* Nothing to do but what every call does: complete what is complete. */
-        poll(block);
+        waiting_poll(&block->waiting);
         if (token && token->Event) {
             token->TransactionStatus = EFI_SUCCESS;
             bs->SignalEvent(token->Event);
@@ -317,19 +267,19 @@ EFI_STATUS block_io_install(struct block_io *block, struct disk *disk, EFI_HANDL
     };
 
     EFI_STATUS status =
-        bs->CreateEvent(EVT_TIMER | EVT_NOTIFY_SIGNAL, TPL_NOTIFY, tick, block, &block->timer);
+        waiting_open(&block->waiting, disk->ops->wait ? &while_it_needs_us : &while_it_works, disk);
     if (EFI_ERROR(status))
         return status;
     status = bs->InstallMultipleProtocolInterfaces(&block->handle, &block_io_guid, &block->block_io,
                                                    &block_io2_guid, &block->block_io2, NULL);
     if (EFI_ERROR(status))
-        bs->CloseEvent(block->timer);
+        waiting_close(&block->waiting);
     return status;
 }
 
 EFI_STATUS block_io_remove(struct block_io *block)
 {
-    if (block->waiting)
+    if (block->waiting.calls)
         return EFI_ACCESS_DENIED;
     block->stopping = true;
     EFI_STATUS status = bs->UninstallMultipleProtocolInterfaces(
@@ -344,5 +294,5 @@ EFI_STATUS block_io_remove(struct block_io *block)
 
 void block_io_finish(struct block_io *block)
 {
-    bs->CloseEvent(block->timer);
+    waiting_close(&block->waiting);
 }

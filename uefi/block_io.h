@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /*
  * Block I/O and Block I/O 2 (UEFI 2.10 §13.9, §13.10) over any disk of core/.
- *
- * The disk is entered at TPL_NOTIFY only, for as long as it takes to post or to collect; waiting is
- * done at the caller's TPL. So a timer event that reads the disk may come in the middle of another
- * read: it shares the ring, and collects the other's completion with its own.
+ * How they wait: waiting.h.
  */
 #pragma once
 
 #include "core/disk.h"
-#include "uefi/driver.h"
+#include "uefi/waiting.h"
 
 /* Requests with a token that can be under way at once; one more waits for one of them. */
 #define BLOCK_IO_TOKENS 64
@@ -27,13 +24,8 @@ struct block_io {
     EFI_BLOCK_IO_MEDIA media;
     struct disk *disk;
     EFI_HANDLE handle;
-    EFI_EVENT timer;
-    bool ticking;
-    bool stopping;       /* block_io_remove() is under way */
-    unsigned waiting;    /* calls that are in the middle of a wait */
-    unsigned with_token; /* entries of `requests` in use */
-    uint32_t patience;   /* looks before the CPU is given away: as many as it has been worth */
-    uint32_t waits;
+    struct waiting waiting; /* its tokens: entries of `requests` in use */
+    bool stopping;          /* block_io_remove() is under way */
     struct block_io_request requests[BLOCK_IO_TOKENS];
 };
 
