@@ -6,7 +6,7 @@
 #   make test-fuzz     libFuzzer, a bounded number of runs from a fixed seed
 #   make test-broken   builds that break a rule of the contract: the tests have to fail on them
 
-UNIT_VIRTIO_KINDS := blk net
+UNIT_VIRTIO_KINDS := blk scsi net
 UNIT_VIRTIO_SUITES := ring start exit faults $(patsubst tests/unit/test_%.c,%,$(sort \
 	$(wildcard $(foreach kind,$(UNIT_VIRTIO_KINDS),tests/unit/test_$(kind).c tests/unit/test_$(kind)_*.c))))
 UNIT_XEN_SUITES := xen_store xen_grants xen_start xen_blk xen_lies xen_exit xen_faults

@@ -263,7 +263,6 @@ EFI_STATUS block_io_install(struct block_io *block, struct disk *disk, EFI_HANDL
             },
         .disk = disk,
         .handle = handle,
-        .patience = LOOKS_MOST,
     };
 
     EFI_STATUS status =

@@ -3,7 +3,7 @@
 
 #include "tests/unit/harness.h"
 
-extern const struct test_kind blk_test, net_test;
+extern const struct test_kind blk_test, scsi_test, net_test;
 
-const struct test_kind *const test_kinds[] = {&blk_test, &net_test};
+const struct test_kind *const test_kinds[] = {&blk_test, &scsi_test, &net_test};
 const size_t test_kind_count = LENGTH(test_kinds);
