@@ -35,6 +35,8 @@
 static const uint16_t devices[] = {
     0x1001, /* virtio-blk, transitional */
     0x1042, /* virtio-blk */
+    0x1004, /* virtio-scsi, transitional */
+    0x1048, /* virtio-scsi */
 };
 #define DEVICES (sizeof(devices) / sizeof(devices[0]))
 

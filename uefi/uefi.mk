@@ -2,8 +2,8 @@
 # The UEFI driver image, and the proof that its exit path reaches nothing (C2).
 
 UEFI_SRC := uefi/driver.c uefi/drivers.c uefi/log.c uefi/pci.c uefi/device_path.c uefi/waiting.c \
-	uefi/block_io.c uefi/simple_network.c uefi/virtio.c uefi/virtio_blk.c uefi/virtio_net.c uefi/xen.c \
-	uefi/exit.c
+	uefi/block_io.c uefi/scsi_pass_thru.c uefi/simple_network.c uefi/virtio.c uefi/virtio_blk.c \
+	uefi/virtio_scsi.c uefi/virtio_net.c uefi/xen.c uefi/exit.c
 UEFI_OBJ := $(patsubst %.c,$(BUILD)/efi/%.o,$(UEFI_SRC) $(CORE_SRC) $(CORE_X86_SRC))
 
 # Everything that runs inside ExitBootServices.
