@@ -6,7 +6,7 @@
 #   make test-vm VM=WORDS   only what pytest's -k WORDS picks
 #   make test-broken-uefi   builds that break C1, C2 and C4, and what catches them
 
-VM_PROGRAMS := block booted exit faults lives net pattern xen_exit xen_lives
+VM_PROGRAMS := block booted exit faults lives net pattern scsi xen_exit xen_lives
 VM_EFI := $(VM_PROGRAMS:%=$(BUILD)/tests/vm/%.efi)
 VM_COMMON := $(addprefix $(BUILD)/efi/,tests/vm/vm.o tests/vm/spy.o tests/vm/after.o tests/vm/xen.o lab/efi/app.o lab/efi/driver.o \
 	lab/efi/services.o)

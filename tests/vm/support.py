@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.paths import BUILD, ROM
-from lab.qemu import Disk, Result, run_app
-from lab.trace import ConfigWrite, DeviceEvent, Request, Status, Trace
+from lab.qemu import Device, Disk, Result, run_app
+from lab.trace import ConfigWrite, DeviceEvent, Request, ScsiCommand, Status, Trace
 
 MIB = 1 << 20
 PROGRAMS = BUILD / "tests/vm"
@@ -49,7 +49,7 @@ def crc_of(path: Path) -> int:
     return zlib.crc32(path.read_bytes())
 
 
-def run(program: str, options: str, disks: Sequence[Disk], *, machine: str = "q35",
+def run(program: str, options: str, disks: Sequence[Device], *, machine: str = "q35",
         memory: int = 512, timeout: float = 120, extra: Sequence[str] = (),
         quiet: bool = False) -> Result:
     """Run a program of tests/vm; what it found wrong is in the result."""
@@ -90,7 +90,7 @@ def assert_let_go(trace: Trace, device: str, text: str) -> None:
     assert resets, f"{device}: not reset after {text!r}"
     reset = resets[0]
     later = events[reset:]
-    assert not [event for event in later if isinstance(event, Request)], \
+    assert not [event for event in later if isinstance(event, (Request, ScsiCommand))], \
         f"{device}: requests after the reset"
     assert not [event for event in later if isinstance(event, Status) and event.value != 0], \
         f"{device}: set going after the reset"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from support import MIB, ROM, TestDisk, assert_let_go, image, lives, must_pass, run, said
-from lab.qemu import Transport
-from lab.trace import Request
+from lab.qemu import Device, ScsiController, Transport, Unit
+from lab.trace import Request, ScsiCommand
 
 # Slow enough that the reads really are in flight at the exit, fast enough for the firmware's own.
 SLOW = {"throttling.iops-total": "100"}
@@ -32,10 +32,32 @@ CASES: dict[str, tuple[str, list[Transport], str]] = {
 }
 
 
+def slow_scsi(tmp: Path, transports: list[Transport]) -> list[Device]:
+    """The same behind adapters, whose disks are the firmware's own."""
+    path = image(tmp / "scsi.img", 4 * MIB)
+    return [ScsiController([Unit(path, read_only=True, drive=SLOW)], rom=ROM, transport=transport)
+            for transport in transports]
+
+
+SCSI_CASES: dict[str, tuple[str, list[Transport], str]] = {
+    "q35-modern-early-and-stale-key": ("q35", ["modern"], "stale early"),
+    "pc-legacy-and-transitional": ("pc", ["legacy", "transitional"], ""),
+}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_in_flight(tmp_path: Path, name: str) -> None:
     machine, transports, options = CASES[name]
-    disks = slow_disks(tmp_path, transports)
+    in_flight(list(slow_disks(tmp_path, transports)), machine, options)
+
+
+@pytest.mark.parametrize("name", SCSI_CASES)
+def test_scsi_in_flight(tmp_path: Path, name: str) -> None:
+    machine, transports, options = SCSI_CASES[name]
+    in_flight(slow_scsi(tmp_path, transports), machine, options)
+
+
+def in_flight(disks: list[Device], machine: str, options: str) -> None:
     result = must_pass(run("exit", f"disks={len(disks)} {options}", disks, machine=machine))
     flying = said(result, r"in flight at the exit: (\d+) of (\d+)")[0]
     # How many the disks get done meanwhile is a matter of the machine's speed. That some are left, one
@@ -44,7 +66,7 @@ def test_in_flight(tmp_path: Path, name: str) -> None:
     for device in result.addresses:
         assert_let_go(result.trace, device, LEAVING)
         assert lives(result.trace, device) >= 1
-        assert any(isinstance(event, Request) for event in result.trace.of(device))
+        assert any(isinstance(event, (Request, ScsiCommand)) for event in result.trace.of(device))
 
 
 @pytest.mark.parametrize("machine", ["q35", "pc"])

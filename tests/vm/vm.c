@@ -42,8 +42,57 @@ bool vm_held(const struct vm_disk *disk)
     return holder_of(disk->pci.handle) != NULL;
 }
 
+/* The last node of a handle's path, or NULL. */
+static const uint8_t *last_node(EFI_HANDLE handle)
+{
+    static const EFI_GUID device_path_guid = EFI_DEVICE_PATH_PROTOCOL_GUID;
+    const uint8_t *node = app_protocol(handle, &device_path_guid), *last = NULL;
+
+    while (node != NULL && node[0] != END_DEVICE_PATH_TYPE) {
+        last = node;
+        node += node[2] | node[3] << 8;
+    }
+    return last;
+}
+
+/* Target and unit, if that is a Scsi node (UEFI 2.10 §10.3.4.2). */
+static bool scsi_address(EFI_HANDLE handle, UINT16 *target, UINT16 *unit)
+{
+    const uint8_t *node = last_node(handle);
+
+    if (node == NULL || node[0] != MESSAGING_DEVICE_PATH || node[1] != MSG_SCSI_DP)
+        return false;
+    memcpy(target, node + 4, sizeof(*target));
+    memcpy(unit, node + 6, sizeof(*unit));
+    return true;
+}
+
+/* The handle of a SCSI disk is another one each time that its adapter is connected. */
+static void find_scsi_disk(struct vm_disk *disk)
+{
+    static EFI_HANDLE handles[VM_DISKS_MAX * 8];
+    size_t all = app_disks(handles, VM_DISKS_MAX * 8);
+
+    disk->handle = NULL;
+    for (size_t i = 0; i < all; i++) {
+        struct app_pci pci;
+        UINT16 target, unit;
+        if (app_pci_of(handles[i], &pci) && pci.handle == disk->pci.handle &&
+            scsi_address(handles[i], &target, &unit) && target == disk->target &&
+            unit == disk->unit)
+            disk->handle = handles[i];
+    }
+}
+
 bool vm_disk_refresh(struct vm_disk *disk)
 {
+    if (disk->scsi) {
+        find_scsi_disk(disk);
+        if (disk->handle == NULL) {
+            disk->block = NULL;
+            return false;
+        }
+    }
     disk->block = app_protocol(disk->handle, &vm_block_io_guid);
     disk->block2 = app_protocol(disk->handle, &vm_block_io2_guid);
     disk->media = disk->block ? disk->block->Media : NULL;
@@ -56,21 +105,19 @@ bool vm_disk_refresh(struct vm_disk *disk)
     size_t count = app_drivers_of(disk->handle, drivers, VM_DRIVERS_MAX);
     if (count == 0)
         return false;
-    disk->driver = drivers[count - 1];
-    disk->baton = strcmp(disk->driver.name, disk->child ? VM_XEN_DRIVER_NAME : VM_DRIVER_NAME) == 0;
+    /* The one that has the device is the lowest; on it are the firmware's own for SCSI. */
+    disk->driver = drivers[disk->scsi ? 0 : count - 1];
+    disk->baton = strcmp(disk->driver.name, disk->child  ? VM_XEN_DRIVER_NAME
+                                            : disk->scsi ? VM_SCSI_DRIVER_NAME
+                                                         : VM_DRIVER_NAME) == 0;
     return true;
 }
 
 /* The number in the last node of a path, if that is a Controller node (UEFI 2.10 §10.3.2.5). */
 static bool controller_number(EFI_HANDLE handle, UINT32 *number)
 {
-    static const EFI_GUID device_path_guid = EFI_DEVICE_PATH_PROTOCOL_GUID;
-    const uint8_t *node = app_protocol(handle, &device_path_guid), *last = NULL;
+    const uint8_t *last = last_node(handle);
 
-    while (node != NULL && node[0] != END_DEVICE_PATH_TYPE) {
-        last = node;
-        node += node[2] | node[3] << 8;
-    }
     if (last == NULL || last[0] != HARDWARE_DEVICE_PATH || last[1] != HW_CONTROLLER_DP)
         return false;
     memcpy(number, last + 4, sizeof(*number));
@@ -97,6 +144,8 @@ size_t vm_disks(struct vm_disk *disks, size_t max)
         disk->child = id[0] == 0x5853 && controller_number(disk->handle, &disk->number);
         if (id[0] != 0x1af4 && !disk->child)
             continue;
+        disk->scsi = id[0] == 0x1af4 && (id[1] == 0x1004 || id[1] == 0x1048) &&
+                     scsi_address(disk->handle, &disk->target, &disk->unit);
         vm_disk_refresh(disk);
         count++;
     }
@@ -105,7 +154,8 @@ size_t vm_disks(struct vm_disk *disks, size_t max)
 
 EFI_STATUS vm_connect(const struct vm_disk *disk)
 {
-    return app.bs->ConnectController(disk->pci.handle, NULL, NULL, FALSE);
+    /* An adapter is a disk with the firmware's drivers on top only. */
+    return app.bs->ConnectController(disk->pci.handle, NULL, NULL, disk->scsi);
 }
 
 EFI_STATUS vm_disconnect(const struct vm_disk *disk)
@@ -231,6 +281,8 @@ void vm_pci_set_command(uint32_t function, uint16_t command)
 
 /* ---- virtio ---- */
 
+enum { QUEUES = 3 }; /* of a virtio-scsi device; others have fewer */
+
 static uint64_t bar_base(uint32_t function, uint32_t index)
 {
     uint32_t low = vm_pci_read32(function, PCI_BASE_ADDRESS_0 + 4 * index);
@@ -283,7 +335,9 @@ size_t vm_virtio_find(struct vm_virtio *devices, size_t max)
             for (uint32_t function = 0; function < 8; function++) {
                 uint32_t at = vm_pci_function(bus, slot, function);
                 uint32_t id = vm_pci_read32(at, PCI_VENDOR_ID);
-                if ((id == 0x10011af4 || id == 0x10421af4) && count < max)
+                if ((id == 0x10011af4 || id == 0x10421af4 || id == 0x10041af4 ||
+                     id == 0x10481af4) &&
+                    count < max)
                     devices[count++] = vm_virtio_at(at);
                 /* An empty function 0 is an empty slot. */
                 if (function == 0 && id == UINT32_MAX)
@@ -307,26 +361,33 @@ bool vm_virtio_queue_on(const struct vm_virtio *device)
 {
     bool on = false;
 
-    if (device->modern) {
-        *(volatile uint16_t *)(uintptr_t)(device->common + VIRTIO_PCI_COMMON_Q_SELECT) = 0;
-        on |= *(volatile uint16_t *)(uintptr_t)(device->common + VIRTIO_PCI_COMMON_Q_ENABLE) != 0;
-    }
-    if (device->legacy) {
-        out16((uint16_t)(device->port + VIRTIO_PCI_QUEUE_SEL), 0);
-        on |= app_in32((uint16_t)(device->port + VIRTIO_PCI_QUEUE_PFN)) != 0;
+    for (uint16_t queue = 0; queue < QUEUES; queue++) {
+        if (device->modern) {
+            volatile uint16_t *common = (volatile uint16_t *)(uintptr_t)device->common;
+            common[VIRTIO_PCI_COMMON_Q_SELECT / 2] = queue;
+            on |= common[VIRTIO_PCI_COMMON_Q_ENABLE / 2] != 0;
+        }
+        if (device->legacy) {
+            out16((uint16_t)(device->port + VIRTIO_PCI_QUEUE_SEL), queue);
+            on |= app_in32((uint16_t)(device->port + VIRTIO_PCI_QUEUE_PFN)) != 0;
+        }
     }
     return on;
 }
 
 void vm_virtio_kick(const struct vm_virtio *device)
 {
-    if (device->modern) {
-        volatile uint16_t *common = (volatile uint16_t *)(uintptr_t)device->common;
-        common[VIRTIO_PCI_COMMON_Q_SELECT / 2] = 0;
-        uint64_t offset =
-            (uint64_t)common[VIRTIO_PCI_COMMON_Q_NOFF / 2] * device->notify_multiplier;
-        *(volatile uint16_t *)(uintptr_t)(device->notify + offset) = 0;
+    for (uint16_t queue = 0; queue < QUEUES; queue++) {
+        if (device->modern) {
+            volatile uint16_t *common = (volatile uint16_t *)(uintptr_t)device->common;
+            common[VIRTIO_PCI_COMMON_Q_SELECT / 2] = queue;
+            if (common[VIRTIO_PCI_COMMON_Q_SIZE / 2] == 0)
+                continue;
+            uint64_t offset =
+                (uint64_t)common[VIRTIO_PCI_COMMON_Q_NOFF / 2] * device->notify_multiplier;
+            *(volatile uint16_t *)(uintptr_t)(device->notify + offset) = queue;
+        }
+        if (device->legacy)
+            out16((uint16_t)(device->port + VIRTIO_PCI_QUEUE_NOTIFY), queue);
     }
-    if (device->legacy)
-        out16((uint16_t)(device->port + VIRTIO_PCI_QUEUE_NOTIFY), 0);
 }

@@ -11,8 +11,9 @@
 #include "lab/efi/app.h"
 #include "lab/efi/driver.h"
 
-#define VM_DRIVER_NAME     "Baton virtio-blk driver"
-#define VM_XEN_DRIVER_NAME "Baton Xen PV disk driver"
+#define VM_DRIVER_NAME      "Baton virtio-blk driver"
+#define VM_SCSI_DRIVER_NAME "Baton virtio-scsi driver"
+#define VM_XEN_DRIVER_NAME  "Baton Xen PV disk driver"
 
 enum { VM_DISKS_MAX = 32, VM_DRIVERS_MAX = 4 };
 
@@ -22,9 +23,11 @@ extern EFI_GUID vm_block_io_guid, vm_block_io2_guid, vm_pci_io_guid, vm_driver_b
 /* A disk, and who made it. The protocols are gone when the driver is disconnected; find them anew
  * with vm_disk_refresh(). */
 struct vm_disk {
-    EFI_HANDLE handle; /* of the PCI device, too: the drivers of virtio disks add no child */
+    EFI_HANDLE handle; /* of the PCI device, too: the drivers of virtio-blk add no child */
     bool child;        /* but this one is one, on the bus that Xen's platform device is … */
     UINT32 number;     /* … and by this number Xen knows it */
+    bool scsi;         /* or one of the firmware's SCSI bus, on a virtio-scsi adapter */
+    UINT16 target, unit;
     EFI_BLOCK_IO_PROTOCOL *block;
     EFI_BLOCK_IO2_PROTOCOL *block2;
     EFI_BLOCK_IO_MEDIA *media;
@@ -92,13 +95,14 @@ struct vm_virtio {
     uint16_t port;
 };
 
-/* Looks for virtio-blk devices on the PCI buses. Decoding is switched on as far as it is needed to
- * look at the registers, and stays on. Bus mastering is left as it is. */
+/* Looks for virtio-blk and virtio-scsi devices on the PCI buses. Decoding is switched on as far as
+ * it is needed to look at the registers, and stays on. Bus mastering is left as it is. */
 size_t vm_virtio_find(struct vm_virtio *devices, size_t max);
 struct vm_virtio vm_virtio_at(uint32_t function);
 
 uint8_t vm_virtio_status(const struct vm_virtio *device);
-/* Whether queue 0 is one that the device would use, by any of its interfaces. */
+/* Whether any of the first three queues is one that the device would use, by any of its interfaces.
+ */
 bool vm_virtio_queue_on(const struct vm_virtio *device);
-/* Tells the device, by all its interfaces, that queue 0 has something to do. */
+/* Tells the device, by all its interfaces, that these queues have something to do. */
 void vm_virtio_kick(const struct vm_virtio *device);
