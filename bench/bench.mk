@@ -23,6 +23,7 @@ $(BUILD)/bench/xen-counts: $(UNIT_BUILD)/bench/xen_counts.o $(UNIT_XEN_SRC:%.c=$
 bench: deps
 	@$(MAKE) --no-print-directory all $(addprefix $(BUILD)/bench/,disk.efi net.efi)
 	@bench/run $(BENCH)
+	@bench/run --on virtio-scsi $(BENCH)
 	@bench/net $(BENCH_NET)
 
 # Xen: some minutes, for each round is a boot.
