@@ -82,9 +82,9 @@ static EFI_HANDLE bind(EFI_HANDLE card, bool baton)
         struct app_pci pci;
         if (!app_pci_of(interfaces[i], &pci) || pci.handle != card)
             continue;
-        size_t drivers_of = app_drivers_of(interfaces[i], who, 4);
-        app_assert(drivers_of > 0);
-        app_assert((strncmp(who[drivers_of - 1].name, "Baton", 5) == 0) == baton);
+        /* The PCI device's driver is the first. */
+        app_assert(app_drivers_of(interfaces[i], who, 4) > 0);
+        app_assert((strncmp(who[0].name, "Baton", 5) == 0) == baton);
         return interfaces[i];
     }
     app_failed(__FILE__, __LINE__, "no interface");

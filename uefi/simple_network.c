@@ -15,6 +15,10 @@
 
 #define NOT_COUNTED UINT64_MAX /* "not available on the device" (§24.1, Statistics()) */
 
+/* How long a frame may wait for the caller to come back, in units of 100 ns: to the next tick of
+ * the firmware's timer. */
+#define TICK_100NS 10000u
+
 /* ---- Coming in, going out ---- */
 
 static struct simple_network *network_of(EFI_SIMPLE_NETWORK_PROTOCOL *this)
@@ -389,6 +393,15 @@ static EFI_STATUS EFIAPI get_status(EFI_SIMPLE_NETWORK_PROTOCOL *this, UINT32 *i
     return leave(tpl, EFI_SUCCESS);
 }
 
+static void EFIAPI tick(EFI_EVENT event, void *context)
+{
+    struct simple_network *network = context; /* the event's TPL is TPL_NOTIFY already */
+    (void)event;
+
+    network->ticking = false;
+    net_tell(network->net);
+}
+
 static EFI_STATUS send(struct simple_network *network, UINTN header_bytes, UINTN bytes,
                        UINT8 *buffer, const EFI_MAC_ADDRESS *source,
                        const EFI_MAC_ADDRESS *destination, const UINT16 *protocol)
@@ -414,6 +427,11 @@ static EFI_STATUS send(struct simple_network *network, UINTN header_bytes, UINTN
     enum result result = net_send(network->net, buffer, bytes, buffer);
     if (result)
         return result == RESULT_BUSY ? EFI_NOT_READY : EFI_DEVICE_ERROR;
+    if (net_untold(network->net) && !network->ticking) {
+        network->ticking = !EFI_ERROR(bs->SetTimer(network->timer, TimerRelative, TICK_100NS));
+        if (!network->ticking)
+            net_tell(network->net);
+    }
     count->TxTotalFrames++;
     count->TxGoodFrames++;
     count->TxTotalBytes += bytes;
@@ -528,11 +546,19 @@ EFI_STATUS simple_network_init(struct simple_network *network, struct net *net)
     __builtin_memcpy(&network->mode.PermanentAddress, net->mac, NET_MAC_BYTES);
     network->mode.CurrentAddress = network->mode.PermanentAddress;
     __builtin_memset(&network->mode.BroadcastAddress, 0xff, NET_MAC_BYTES);
-    return bs->CreateEvent(EVT_NOTIFY_WAIT, TPL_NOTIFY, signal_if_received, network,
-                           &network->snp.WaitForPacket);
+    EFI_STATUS status =
+        bs->CreateEvent(EVT_TIMER | EVT_NOTIFY_SIGNAL, TPL_NOTIFY, tick, network, &network->timer);
+    if (EFI_ERROR(status))
+        return status;
+    status = bs->CreateEvent(EVT_NOTIFY_WAIT, TPL_NOTIFY, signal_if_received, network,
+                             &network->snp.WaitForPacket);
+    if (EFI_ERROR(status))
+        bs->CloseEvent(network->timer);
+    return status;
 }
 
 void simple_network_finish(struct simple_network *network)
 {
     bs->CloseEvent(network->snp.WaitForPacket);
+    bs->CloseEvent(network->timer);
 }

@@ -17,6 +17,8 @@ struct simple_network {
     EFI_SIMPLE_NETWORK_MODE mode;
     EFI_NETWORK_STATISTICS statistics;
     struct net *net;
+    EFI_EVENT timer; /* for frames that the device has not been told of */
+    bool ticking;
 };
 
 /* Makes the protocol, which the caller then installs; the interface is stopped. `net` has been

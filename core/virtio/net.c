@@ -306,7 +306,11 @@ static enum result usable(struct net *net)
 {
     enum result result = net_look(net, false);
 
-    return result ? result : net->open ? RESULT_OK : RESULT_DEVICE_ERROR;
+    if (result || !net->open)
+        return RESULT_DEVICE_ERROR;
+    if (ring_untold(&net->tx) && ring_idle(&net->tx))
+        ring_notify(&net->tx);
+    return RESULT_OK;
 }
 
 enum result net_received(struct net *net, const void **frame, size_t *bytes)
@@ -366,9 +370,22 @@ enum result net_send(struct net *net, const void *frame, size_t bytes, void *tok
     __builtin_memset(to - header_bytes(net), 0, header_bytes(net));
     __builtin_memcpy(to, frame, bytes);
     net->tx_tokens[slot] = token;
+    bool idle = ring_idle(&net->tx);
     post(net, &net->tx, slot, (uint32_t)bytes);
-    ring_notify(&net->tx);
+    if (idle)
+        ring_notify(&net->tx);
     return RESULT_OK;
+}
+
+bool net_untold(const struct net *net)
+{
+    return net->open && net->device.exit.state == VIRTIO_LIVE && ring_untold(&net->tx);
+}
+
+void net_tell(struct net *net)
+{
+    if (net_untold(net))
+        ring_notify(&net->tx);
 }
 
 bool net_any_sent(const struct net *net)

@@ -89,6 +89,14 @@ void net_release(struct net *net);
  */
 enum result net_send(struct net *net, const void *frame, size_t bytes, void *token);
 
+/*
+ * While the device is busy with frames, it is not told of more: each time costs more than a frame.
+ * It finds them by itself, or is told by the next call for a frame when it has done what it had.
+ * Whoever makes no such call sees to it here, a moment after net_untold() was true.
+ */
+bool net_untold(const struct net *net);
+void net_tell(struct net *net);
+
 /* Whether a frame has been sent, and its token. Frames that were lost because the device had to be
  * reset, or was let go by the exit, count as sent: the network loses some as well. */
 bool net_sent(struct net *net, void **token);

@@ -196,6 +196,18 @@ bool ring_notify(struct ring *ring)
     return wanted;
 }
 
+bool ring_idle(const struct ring *ring)
+{
+    uint16_t used = __atomic_load_n(&ring->used->idx, __ATOMIC_RELAXED);
+
+    return (int16_t)(used - ring->announced) >= 0;
+}
+
+bool ring_untold(const struct ring *ring)
+{
+    return ring->announced != ring->avail_next;
+}
+
 void ring_remind(struct ring *ring)
 {
     bool seen =

@@ -81,6 +81,11 @@ void ring_post(struct ring *ring, unsigned slot, unsigned count);
  */
 bool ring_notify(struct ring *ring);
 
+/* Whether the device has finished all that it was told of. What was posted after that may wait. */
+bool ring_idle(const struct ring *ring);
+/* Whether something has been posted since ring_notify(). */
+bool ring_untold(const struct ring *ring);
+
 /*
  * Tells the device again, if it has not looked at all that it was offered. To be called when
  * nothing has come back for a while. Ours and the device's view of each other may cross where a

@@ -174,6 +174,56 @@ static void notifications_are_few(void **state)
     }
 }
 
+/* Frames that come while the device is busy are told of together, when it has done what it had; or
+ * by whoever asks for it, if nobody calls. None is forgotten. */
+static void frames_wait_for_a_busy_device(void **state)
+{
+    (void)state;
+    for (unsigned k = 0; k < 4; k++) {
+        struct vdev_options options = vnet_usual();
+        struct binding binding;
+        struct net *net;
+
+        options.transport = transports[k % 3];
+        options.pace = VDEV_BY_HAND;
+        if (k == 3)
+            options.features &= ~feature(VIRTIO_RING_F_EVENT_IDX);
+        begin(&binding, &options);
+        net = net_of(&binding);
+        uint64_t before = vdev_counted()->notifications;
+        for (unsigned i = 0; i < 10; i++)
+            assert_int_equal(send_frame(&binding, 100, i), RESULT_OK);
+        assert_int_equal(vdev_counted()->notifications, before + 1);
+        assert_true(net_untold(net));
+        assert_int_equal(vdev_finish(1), 1);
+        assert_int_equal(vdev_counted()->notifications, before + 1);
+        assert_int_equal(take_tokens(&binding), 1);
+        /* It has seen them by now, and can say so if there are events. */
+        assert_int_equal(vdev_counted()->notifications, before + 1 + (k == 3));
+        assert_false(net_untold(net));
+        assert_int_equal(vdev_finish(100), 9);
+        assert_int_equal(take_tokens(&binding), 9);
+
+        assert_int_equal(send_frame(&binding, 100, 1), RESULT_OK);
+        assert_int_equal(send_frame(&binding, 100, 2), RESULT_OK);
+        assert_true(net_untold(net));
+        before = vdev_counted()->notifications;
+        net_tell(net);
+        net_tell(net);
+        /* One that has not yet come since it was last told will find them, too. */
+        assert_int_equal(vdev_counted()->notifications, before + (k == 3));
+        assert_int_equal(vdev_finish(100), 2);
+        assert_int_equal(take_tokens(&binding), 2);
+        assert_false(net_untold(net));
+        assert_lives(&binding);
+        assert_int_equal(send_frame(&binding, 100, 1), RESULT_OK);
+        assert_true(quiesce(&binding, 100));
+        net_tell(net); /* nothing happens (C4) */
+        forget_tokens();
+        end(&binding);
+    }
+}
+
 /* The device's wish to hear crosses the frame that it would have heard of: it waits, and so do we.
  * The next look makes up for it, in both directions. */
 static void a_notification_that_got_lost(void **state)
@@ -576,6 +626,7 @@ int main(void)
         cmocka_unit_test_teardown(a_frame_waits, unplug),
         cmocka_unit_test_teardown(no_token_is_lost, unplug),
         cmocka_unit_test_teardown(notifications_are_few, unplug),
+        cmocka_unit_test_teardown(frames_wait_for_a_busy_device, unplug),
         cmocka_unit_test_teardown(a_notification_that_got_lost, unplug),
         cmocka_unit_test_teardown(mtu, unplug),
         cmocka_unit_test_teardown(the_device_must_have_an_address, unplug),
