@@ -3,7 +3,7 @@
 #   make            baton.efi, baton.rom and handover.efi
 #   make run        install what is missing, build, boot Debian from a virtio-blk disk, report
 #   make test       install what is missing, run every test
-#   make bench      Baton against the firmware's own driver, side by side
+#   make bench      Baton against other drivers, side by side
 
 BUILD := build
 .DEFAULT_GOAL := all

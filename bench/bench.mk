@@ -18,16 +18,21 @@ $(BUILD)/bench/xen-counts: $(UNIT_BUILD)/bench/xen_counts.o $(UNIT_XEN_SRC:%.c=$
 	@mkdir -p $(@D)
 	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
 
-# A recursive make, because a package that deps installs may be a tool that make has not found yet.
-.PHONY: bench
-bench: deps
-	@$(MAKE) --no-print-directory all $(addprefix $(BUILD)/bench/,disk.efi net.efi)
+# All of them; each can be had alone. BENCH is for options that all of them take: --rounds, --ms.
+# Recursive makes, because a package that deps installs may be a tool that make has not found yet.
+.PHONY: bench bench-disks bench-net bench-xen
+bench: bench-disks bench-net bench-xen
+
+bench-disks: deps
+	@$(MAKE) --no-print-directory all $(BUILD)/bench/disk.efi
 	@bench/run $(BENCH)
 	@bench/run --on virtio-scsi $(BENCH)
-	@bench/net $(BENCH_NET)
 
-# Xen: some minutes, for each round is a boot.
-.PHONY: bench-xen
+bench-net: deps
+	@$(MAKE) --no-print-directory all $(BUILD)/bench/net.efi
+	@bench/net $(BENCH)
+
+# Some minutes, for each round is a boot.
 bench-xen: deps-test
 	@$(MAKE) --no-print-directory all $(addprefix $(BUILD)/bench/,disk.efi linux xen-counts)
 	@bench/xen $(BENCH)

@@ -17,13 +17,6 @@ static void requests_log(const struct requests *requests, const char *sentence, 
 
 /* ---- Coming up ---- */
 
-/* Everything up to the queues, at first and after each reset. */
-static enum result negotiate(struct requests *requests)
-{
-    enum result result = virtio_begin(&requests->device);
-    return result ? result : virtio_negotiate(&requests->device, requests->wanted);
-}
-
 static const struct pieces_ops pieces_ops;
 
 enum result requests_attach(struct requests *requests, const struct requests_ops *ops,
@@ -34,7 +27,9 @@ enum result requests_attach(struct requests *requests, const struct requests_ops
     pieces_init(&requests->pieces, &pieces_ops, rich, RING_SLOTS_MAX);
 
     enum result result = virtio_find(&requests->device, rich, where);
-    return result ? result : negotiate(requests);
+    if (!result)
+        result = virtio_begin(&requests->device);
+    return result ? result : virtio_negotiate(&requests->device, wanted);
 }
 
 enum result requests_plan(struct requests *requests, uint16_t queue, uint16_t offered,
@@ -194,32 +189,15 @@ static bool still_live(struct requests *requests)
 enum result requests_restart(struct requests *requests, enum result why)
 {
     struct virtio_device *device = &requests->device;
-    struct poor_door door = {.deadline = deadline_in_ms(device->rich, VIRTIO_RESET_MS)};
-    uint64_t features = device->features;
-    enum result result = RESULT_DEVICE_ERROR;
 
     if (!still_live(requests))
         return RESULT_DEVICE_ERROR;
-
-    bool acknowledged = virtio_reset(&device->exit, &door);
-    /* If not, bus mastering goes off before anybody hears that their buffer is theirs again (C5).
-     */
-    bool let_go = acknowledged || virtio_down(device, 0, requests->memory.bytes);
-    pieces_fail(&requests->pieces, why, let_go);
-    if (acknowledged) {
-        result = negotiate(requests);
-        /* The ring was planned for these features. */
-        if (!result && device->features != features)
-            result = RESULT_DEVICE_ERROR;
-        if (!result)
-            result = start(requests);
-    }
-    if (result) {
-        requests_log(requests, "the device does not come back after a reset; given up with error",
-                     (uint64_t)result);
-        if (device->exit.state == VIRTIO_LIVE)
-            virtio_down(device, VIRTIO_RESET_MS, requests->memory.bytes);
-    }
+    pieces_fail(&requests->pieces, why, virtio_let_go(device, requests->memory.bytes));
+    enum result result = virtio_agree_again(device, requests->wanted);
+    if (!result)
+        result = start(requests);
+    if (result)
+        virtio_give_up(device, result, requests->memory.bytes);
     return result;
 }
 
@@ -254,8 +232,10 @@ static bool failing(struct requests *requests, enum result *why)
         return true;
     }
     struct io_request *late = pieces_overdue(&requests->pieces);
-    if (!late)
+    if (!late) {
+        ring_remind(&requests->ring);
         return false;
+    }
     requests_log(requests, "a request has not been answered for this many milliseconds:",
                  late->timeout_ms ? late->timeout_ms : PIECE_TIMEOUT_MS);
     *why = RESULT_TIMEOUT;

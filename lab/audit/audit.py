@@ -47,7 +47,7 @@ class Options:
     firmware: Firmware = Firmware()
     devices: Sequence[str] = DEFAULT_DEVICES
     rom: Path | None = ROM
-    """For each virtio-blk and virtio-net device. None: none."""
+    """For each virtio-blk, virtio-scsi and virtio-net device. None: none."""
     drivers: Sequence[Path] = ()
     memory: int = 512
     machine: str = "q35"

@@ -113,7 +113,7 @@ class Asked:
 
     @property
     def takes_rom(self) -> bool:
-        return self.model.name.startswith(("virtio-blk-pci", "virtio-net-pci"))
+        return self.model.name.startswith(("virtio-blk-pci", "virtio-scsi-pci", "virtio-net-pci"))
 
 
 @dataclass(frozen=True)
