@@ -37,6 +37,8 @@ static const uint16_t devices[] = {
     0x1042, /* virtio-blk */
     0x1004, /* virtio-scsi, transitional */
     0x1048, /* virtio-scsi */
+    0x1000, /* virtio-net, transitional */
+    0x1041, /* virtio-net */
 };
 #define DEVICES (sizeof(devices) / sizeof(devices[0]))
 

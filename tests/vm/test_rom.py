@@ -17,7 +17,7 @@ DRIVER = BUILD / "baton.efi"
 BAD_INPUT, NOT_DONE = 1, 2
 
 VIRTIO = 0x1AF4
-DEVICES = {0x1001, 0x1042}
+DEVICES = {0x1000, 0x1001, 0x1004, 0x1041, 0x1042, 0x1048}
 
 
 def pack(*words: str | Path, **more: Callable[[], None]) -> subprocess.CompletedProcess[str]:
@@ -74,7 +74,7 @@ def test_the_rom() -> None:
 
 def test_the_driver_is_small() -> None:
     """A ROM of this size fits any device, and any flash that a vendor would put it in."""
-    assert 4096 < DRIVER.stat().st_size <= 64 << 10
+    assert 4096 < DRIVER.stat().st_size <= 96 << 10
 
 
 def test_packed_again(tmp_path: Path) -> None:
