@@ -56,6 +56,14 @@ size_t cdb_block(const uint8_t *cdb, size_t cdb_bytes, enum dma_direction direct
         blocks = 256;
     if (blocks == 0 || bytes % blocks != 0)
         return 0;
+    /* What goes beyond the last block that the form can name is the unit's to refuse, whole: a part
+     * of it would begin at the first. */
+    uint64_t lba = get(cdb + form->lba_at, form->lba_bytes);
+    uint64_t last = form->lba_at == 1 ? 0x1fffff : UINT64_MAX >> (64 - 8 * form->lba_bytes);
+    if (form->lba_at == 1)
+        lba &= last;
+    if (blocks - 1 > last - lba)
+        return 0;
     size_t block = bytes / blocks;
     return block >= BLOCK_MIN && block <= BLOCK_MAX ? block : 0;
 }

@@ -67,7 +67,12 @@ static void put_target(UINT8 *target, uint8_t number)
 
 /* ---- Commands ---- */
 
-/* What the specification's two bytes say of how far a command got, and what the call returns. */
+/*
+ * What the specification's two bytes say of how far a command got, and what the call returns. For a
+ * command with an event, the bytes are all that its caller learns: edk2's disk driver takes OTHER
+ * for success, and at BUS_FREE and PHASE_ERROR it resets the whole channel. What is neither of the
+ * specific cases is therefore MESSAGE_REJECT, which it takes for a failure of this command.
+ */
 static EFI_STATUS status_of_host(enum scsi_host host,
                                  EFI_EXT_SCSI_PASS_THRU_SCSI_REQUEST_PACKET *packet)
 {
@@ -78,17 +83,19 @@ static EFI_STATUS status_of_host(enum scsi_host host,
         [SCSI_HOST_OK] = {EFI_SUCCESS, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_OK, 0},
         [SCSI_HOST_OVERRUN] = {EFI_DEVICE_ERROR,
                                EFI_EXT_SCSI_STATUS_HOST_ADAPTER_DATA_OVERRUN_UNDERRUN, 0},
-        [SCSI_HOST_ABORTED] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_OTHER,
+        [SCSI_HOST_ABORTED] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_BUS_RESET,
                                EFI_EXT_SCSI_STATUS_TARGET_TASK_ABORTED},
         [SCSI_HOST_NO_TARGET] = {EFI_TIMEOUT, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_SELECTION_TIMEOUT,
                                  0},
         [SCSI_HOST_RESET] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_BUS_RESET, 0},
         [SCSI_HOST_BUSY] = {EFI_NOT_READY, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_OK,
                             EFI_EXT_SCSI_STATUS_TARGET_BUSY},
-        [SCSI_HOST_TRANSPORT] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_BUS_FREE, 0},
-        [SCSI_HOST_TARGET] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_OTHER, 0},
-        [SCSI_HOST_NEXUS] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_OTHER, 0},
-        [SCSI_HOST_FAILURE] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_OTHER, 0},
+        [SCSI_HOST_TRANSPORT] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_MESSAGE_REJECT,
+                                 0},
+        [SCSI_HOST_TARGET] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_MESSAGE_REJECT, 0},
+        [SCSI_HOST_NEXUS] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_MESSAGE_REJECT, 0},
+        [SCSI_HOST_FAILURE] = {EFI_DEVICE_ERROR, EFI_EXT_SCSI_STATUS_HOST_ADAPTER_MESSAGE_REJECT,
+                               0},
     };
 
     packet->HostAdapterStatus = names[host].host;
@@ -100,8 +107,10 @@ static EFI_STATUS status_of_host(enum scsi_host host,
 static EFI_STATUS answer(const struct scsi_request *request, enum result result,
                          EFI_EXT_SCSI_PASS_THRU_SCSI_REQUEST_PACKET *packet)
 {
-    bool answered = true;
+    bool answered =
+        result == RESULT_OK || request->host != SCSI_HOST_OK || request->status != SCSI_GOOD;
     EFI_STATUS status = status_of_host(request->host, packet);
+    size_t length = 0;
 
     switch (result) {
     case RESULT_OUT_OF_RANGE:
@@ -112,25 +121,34 @@ static EFI_STATUS answer(const struct scsi_request *request, enum result result,
         status = EFI_TIMEOUT;
         answered = false;
         break;
+    case RESULT_NO_MEMORY:
+        packet->HostAdapterStatus = EFI_EXT_SCSI_STATUS_HOST_ADAPTER_MESSAGE_REJECT;
+        status = request->most != 0 ? EFI_BAD_BUFFER_SIZE : EFI_DEVICE_ERROR;
+        length = request->most;
+        answered = false;
+        break;
     case RESULT_ABORTED:
-        packet->HostAdapterStatus = EFI_EXT_SCSI_STATUS_HOST_ADAPTER_BUS_RESET;
-        status = EFI_DEVICE_ERROR;
         answered = false;
         break;
     default:
-        answered =
-            result == RESULT_OK || request->host != SCSI_HOST_OK || request->status != SCSI_GOOD;
-        if (answered && request->host == SCSI_HOST_OK)
-            packet->TargetStatus = request->status;
-        if (!answered) {
-            packet->HostAdapterStatus = EFI_EXT_SCSI_STATUS_HOST_ADAPTER_OTHER;
-            status = request->most != 0 ? EFI_BAD_BUFFER_SIZE : EFI_DEVICE_ERROR;
-        }
         break;
     }
-    UINT32 *length = request->direction == DMA_FROM_DEVICE ? &packet->InTransferLength
-                                                           : &packet->OutTransferLength;
-    *length = (UINT32)(answered ? request->transferred : request->most);
+    if (answered && request->host == SCSI_HOST_OK) {
+        packet->TargetStatus = request->status;
+        length = request->transferred;
+    } else if (!answered && !EFI_ERROR(status)) {
+        /* The device has been reset, or has let go of everything for the exit. */
+        packet->HostAdapterStatus = EFI_EXT_SCSI_STATUS_HOST_ADAPTER_BUS_RESET;
+        status = EFI_DEVICE_ERROR;
+    }
+    /* Where nothing was transferred, and not all is well, the length stays the caller's: whoever
+     * tries again with what is left of it must not try with nothing, and take that for success. */
+    if (length != 0 || (status == EFI_SUCCESS && request->status == SCSI_GOOD)) {
+        if (request->direction == DMA_FROM_DEVICE)
+            packet->InTransferLength = (UINT32)length;
+        else
+            packet->OutTransferLength = (UINT32)length;
+    }
     packet->SenseDataLength = (UINT8)(answered ? request->sense_bytes : 0);
     return status;
 }
@@ -166,11 +184,9 @@ static void wait_at_once(struct scsi_pass_thru *pass)
 {
     uint64_t deadline = clock_ticks() + AT_ONCE_US * exit_shared->ticks_per_ms / 1000;
 
-    pass->waiting.calls++;
     while (!scsi_ready(pass->scsi) && !deadline_passed(deadline))
         continue;
     waiting_poll(&pass->waiting);
-    pass->waiting.calls--;
 }
 
 static EFI_STATUS with_event(struct scsi_pass_thru *pass, const struct pass_thru *what)
@@ -192,9 +208,12 @@ static EFI_STATUS with_event(struct scsi_pass_thru *pass, const struct pass_thru
         }
         waiting_tick(&pass->waiting);
     }
+    /* Before others get a chance to stop the driver while we are in it. */
+    pass->waiting.calls++;
     bs->RestoreTPL(tpl);
     if (!EFI_ERROR(status))
         wait_at_once(pass);
+    pass->waiting.calls--;
     return status;
 }
 

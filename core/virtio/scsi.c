@@ -52,7 +52,9 @@ static enum result read_config(struct scsi *scsi)
     const struct virtio_device *device = &scsi->requests.device;
     uint64_t sectors = config32(scsi, offsetof(struct virtio_scsi_config, max_sectors));
 
-    if (config32(scsi, offsetof(struct virtio_scsi_config, num_queues)) == 0) {
+    /* Nothing beyond the window may be written to, later (C9). */
+    if (device->config.bytes < offsetof(struct virtio_scsi_config, cdb_size) + sizeof(uint32_t) ||
+        config32(scsi, offsetof(struct virtio_scsi_config, num_queues)) == 0) {
         scsi_log(scsi, "the device has no request queue; configuration bytes",
                  device->config.bytes);
         return RESULT_UNSUPPORTED;

@@ -157,18 +157,25 @@ static void long_transfers_go_in_parts(void **state)
             }
 }
 
-/* The bits above the first block's number stay, and it may carry over into all of its bytes. */
+/* The bits above the first block's number stay, and it may carry over into all of its bytes; but
+ * not beyond them: then a part would be somewhere else on the disk. */
 static void parts_of_commands_are_what_they_should_be(void **state)
 {
-    uint8_t six[6] = {0x08, 0xff, 0xff, 0xff, 0, 9};
+    uint8_t six[6] = {0x08, 0xff, 0xfe, 0xff, 0, 9};
     uint8_t ten[10] = {0x2a, 0x08, 0, 0xff, 0xff, 0xff, 7, 0, 0, 9};
     uint8_t sixteen[16] = {0x88, 0x20, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 1, 0, 0, 5, 9};
-    static const uint8_t six_then[6] = {0x08, 0xe0, 0, 4, 200, 9};
+    static const uint8_t six_then[6] = {0x08, 0xff, 0xff, 4, 200, 9};
+    static const uint8_t beyond_six[6] = {0x08, 0xff, 0xff, 0xff, 0, 9};
+    static const uint8_t beyond_ten[10] = {0x2a, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 2, 0};
+    static const uint8_t last_of_ten[10] = {0x2a, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 1, 0};
     static const uint8_t ten_then[10] = {0x2a, 0x08, 1, 0, 0, 0x0f, 7, 1, 0, 9};
     static const uint8_t sixteen_then[16] = {0x88, 0x20, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 2, 0, 5, 9};
     (void)state;
 
     assert_int_equal(cdb_block(six, 6, DMA_FROM_DEVICE, 256 * 512), 512);
+    assert_int_equal(cdb_block(beyond_six, 6, DMA_FROM_DEVICE, 256 * 512), 0);
+    assert_int_equal(cdb_block(beyond_ten, 10, DMA_TO_DEVICE, 2 * 512), 0);
+    assert_int_equal(cdb_block(last_of_ten, 10, DMA_TO_DEVICE, 512), 512);
     cdb_part(six, 5, 200);
     assert_memory_equal(six, six_then, 6);
     assert_int_equal(cdb_block(ten, 10, DMA_TO_DEVICE, 1), 0); /* no blocks */
