@@ -779,7 +779,11 @@ static bool blkfront_ready(const struct disk *disk)
     const struct blkfront *blk =
         (const struct blkfront *)(const void *)((const char *)disk -
                                                 offsetof(struct blkfront, disk));
-    return blk->front.state == FRONT_LIVE && ready(blk);
+    /* Without the lock: a restart may take the ring away between two looks at it. */
+    const struct blkif_sring *ring = *(struct blkif_sring *const volatile *)&blk->front.ring;
+
+    return blk->front.state == FRONT_LIVE && ring &&
+           __atomic_load_n(&ring->rsp_prod, __ATOMIC_RELAXED) != blk->consumed;
 }
 
 static void blkfront_wait(struct disk *disk)

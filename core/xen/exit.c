@@ -193,7 +193,7 @@ static void shake_hands(struct xen *xen, const struct poor_door *door)
 /* And then, until all is as found. */
 static void let_go(struct xen *xen, const struct poor_door *door)
 {
-    struct poor_door part;
+    struct poor_door part = half_of(door);
     struct xen_front *front;
 
     for (front = xen->fronts; front; front = front->next) {
@@ -205,7 +205,7 @@ static void let_go(struct xen *xen, const struct poor_door *door)
             front->state = FRONT_DORMANT;
         for (unsigned key = 0; key < KEYS; key++)
             if (front->keys & 1u << key)
-                store_ask_remove(&xen->store, door, front->path, front_keys[key]);
+                store_ask_remove(&xen->store, &part, front->path, front_keys[key]);
         /* A disk that has been unplugged is nobody's any more. */
         if (front->leaving || front->backend_state == XenbusStateUnknown)
             front->told = false;
@@ -251,7 +251,8 @@ void fronts_quiesce(struct xen *xen, const struct poor_door *door)
     bool any = false;
 
     for (struct xen_front *front = xen->fronts; front; front = front->next) {
-        front->closing = xen->live && front->state == FRONT_LIVE;
+        /* One that was given up while XenStore was lost may still have to be told. */
+        front->closing = xen->live && (front->state == FRONT_LIVE || front->told || front->keys);
         any |= front->closing;
     }
     if (!any)
@@ -261,8 +262,10 @@ void fronts_quiesce(struct xen *xen, const struct poor_door *door)
     if (regain(xen, door))
         shake_hands(xen, door);
     let_go(xen, door);
-    if (regain(xen, door))
+    if (regain(xen, door)) {
+        shake_hands(xen, door);
         let_go(xen, door);
+    }
 }
 
 void xen_quiesce(struct xen *xen, const struct poor_door *door)
