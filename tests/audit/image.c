@@ -41,7 +41,11 @@ static CHAR16 *name_of(const struct driver *driver, EFI_HANDLE controller, EFI_H
 }
 
 static struct driver offender = {
-    .binding = {.Supported = offence_supported, .Start = offence_start, .Stop = offence_stop},
+    /* Before Baton's own, which takes every device of a kind that it knows. */
+    .binding = {.Supported = offence_supported,
+                .Start = offence_start,
+                .Stop = offence_stop,
+                .Version = DRIVER_VERSION + 1},
     .name = L"offender " OFFENCE_NAME,
     .name_of = name_of,
 };

@@ -14,8 +14,10 @@ OFFENDERS = BUILD / "tests/audit"
 
 
 def busy(report: Report) -> dict[str, str]:
-    return {str(device["device"]): str(device["busy"]) for device in report["devices"]
-            if device["busy"] != "idle"}
+    """What each device was doing. Whether a disk had answered its last reads when the exit came is
+    chance."""
+    return {str(device["device"]): str(device["busy"]).replace("reading", "read")
+            for device in report["devices"] if device["busy"] != "idle"}
 
 
 def test_ten_say_the_same(tmp_path: Path) -> None:
