@@ -2,7 +2,7 @@
 # Tests in virtual machines: EFI programs that try Baton from inside, and pytest, which drives them
 # and looks from outside.
 #
-#   make test-vm            all of them, and the lab's own tests; about ten minutes
+#   make test-vm            all of them, and the lab's own tests; a quarter of an hour
 #   make test-vm VM=WORDS   only what pytest's -k WORDS picks
 #   make test-broken-uefi   builds that break C1, C2 and C4, and what catches them
 
