@@ -52,9 +52,9 @@ def test_nothing_is_left_in_dom0(xen: SharedXen, seen: Seen) -> None:
     assert (last.loops, last.domains, last.grants, last.mapped) == (
         first.loops, 1, first.grants, first.mapped)
     assert abs(last.free_memory - first.free_memory) <= 2
-    # A leak of one guest's part would show as often as there were guests; what the kernel caches is
-    # not counted.
-    assert first.dom0_available - last.dom0_available < 24 << 10
+    # A leak of one guest's part would show as often as there were guests. XenStore's trace and logs,
+    # which the lab keeps in memory, are in this, too: about a MiB for each guest.
+    assert first.dom0_available - last.dom0_available < 64 << 10
 
 
 def test_command(xen: SharedXen) -> None:
