@@ -7,18 +7,20 @@
 #define BLOCK_MIN 256u
 #define BLOCK_MAX (64u << 10)
 
-/* Where commands of a length have their first block and their number of blocks. */
+/* Where commands of a length have their first block and their number of blocks. The shortest has
+ * other bits above its first block's number. */
 struct form {
     uint8_t read, write;
     uint8_t bytes;
     uint8_t lba_at, lba_bytes, count_at, count_bytes;
+    uint64_t last_lba;
 };
 
 static const struct form forms[] = {
-    {0x08, 0x0a, 6, 1, 3, 4, 1},
-    {0x28, 0x2a, 10, 2, 4, 7, 2},
-    {0xa8, 0xaa, 12, 2, 4, 6, 4},
-    {0x88, 0x8a, 16, 2, 8, 10, 4},
+    {0x08, 0x0a, 6, 1, 3, 4, 1, 0x1fffff},
+    {0x28, 0x2a, 10, 2, 4, 7, 2, UINT32_MAX},
+    {0xa8, 0xaa, 12, 2, 4, 6, 4, UINT32_MAX},
+    {0x88, 0x8a, 16, 2, 8, 10, 4, UINT64_MAX},
 };
 
 static const struct form *form_of(uint8_t operation)
@@ -58,11 +60,8 @@ size_t cdb_block(const uint8_t *cdb, size_t cdb_bytes, enum dma_direction direct
         return 0;
     /* What goes beyond the last block that the form can name is the unit's to refuse, whole: a part
      * of it would begin at the first. */
-    uint64_t lba = get(cdb + form->lba_at, form->lba_bytes);
-    uint64_t last = form->lba_at == 1 ? 0x1fffff : UINT64_MAX >> (64 - 8 * form->lba_bytes);
-    if (form->lba_at == 1)
-        lba &= last;
-    if (blocks - 1 > last - lba)
+    uint64_t lba = get(cdb + form->lba_at, form->lba_bytes) & form->last_lba;
+    if (blocks - 1 > form->last_lba - lba)
         return 0;
     size_t block = bytes / blocks;
     return block >= BLOCK_MIN && block <= BLOCK_MAX ? block : 0;
@@ -71,14 +70,9 @@ size_t cdb_block(const uint8_t *cdb, size_t cdb_bytes, enum dma_direction direct
 void cdb_part(uint8_t *cdb, uint64_t skip, uint32_t blocks)
 {
     const struct form *form = form_of(cdb[0]);
-    uint8_t upper = cdb[1];
-    uint64_t lba = get(cdb + form->lba_at, form->lba_bytes);
+    uint64_t field = get(cdb + form->lba_at, form->lba_bytes);
+    uint64_t lba = (field + skip) & form->last_lba;
 
-    /* The shortest form has other bits above its first block's number. */
-    if (form->lba_at == 1)
-        lba &= 0x1fffff;
-    put(cdb + form->lba_at, form->lba_bytes, lba + skip);
-    if (form->lba_at == 1)
-        cdb[1] = (uint8_t)((cdb[1] & 0x1f) | (upper & 0xe0));
+    put(cdb + form->lba_at, form->lba_bytes, (field & ~form->last_lba) | lba);
     put(cdb + form->count_at, form->count_bytes, blocks);
 }

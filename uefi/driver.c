@@ -147,8 +147,6 @@ static EFI_STATUS install(void)
 {
     for (size_t i = 0; i < driver_count; i++) {
         struct driver *driver = drivers[i];
-        if (driver->binding.Version == 0)
-            driver->binding.Version = DRIVER_VERSION;
         driver->binding.ImageHandle = driver_image;
         driver->binding.DriverBindingHandle = i == 0 ? driver_image : NULL;
         driver->component_name = (EFI_COMPONENT_NAME2_PROTOCOL){

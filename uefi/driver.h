@@ -23,7 +23,7 @@ extern unsigned driver_bindings;
 
 /* One driver of this image: what is on the handle that firmware knows it by. */
 struct driver {
-    EFI_DRIVER_BINDING_PROTOCOL binding;         /* the driver's three functions; driver.c's rest */
+    EFI_DRIVER_BINDING_PROTOCOL binding; /* the driver's functions, and version; driver.c's rest */
     EFI_COMPONENT_NAME2_PROTOCOL component_name; /* driver.c fills it in */
     CHAR16 *name;                                /* of the driver, in English */
     /* The English name of a controller that the driver manages, or of the child on it; NULL if the

@@ -50,7 +50,10 @@ struct virtio_driver {
 
 #define VIRTIO_DRIVER(english)                                                                     \
     {                                                                                              \
-        .binding = {.Supported = virtio_supported, .Start = virtio_start, .Stop = virtio_stop},    \
+        .binding = {.Supported = virtio_supported,                                                 \
+                    .Start = virtio_start,                                                         \
+                    .Stop = virtio_stop,                                                           \
+                    .Version = DRIVER_VERSION},                                                    \
         .name = (english), .name_of = virtio_name_of                                               \
     }
 

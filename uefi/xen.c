@@ -550,7 +550,7 @@ static CHAR16 *name_of(const struct driver *driver, EFI_HANDLE controller, EFI_H
 }
 
 struct driver xen_driver = {
-    .binding = {.Supported = supported, .Start = start, .Stop = stop},
+    .binding = {.Supported = supported, .Start = start, .Stop = stop, .Version = DRIVER_VERSION},
     .name = L"Baton Xen PV disk driver",
     .name_of = name_of,
 };

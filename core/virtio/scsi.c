@@ -64,6 +64,9 @@ static enum result read_config(struct scsi *scsi)
     if (sectors != 0 && sectors * SECTOR < scsi->most_bytes)
         scsi->most_bytes = sectors * SECTOR;
     scsi->commands_per_unit = config32(scsi, offsetof(struct virtio_scsi_config, cmd_per_lun));
+    /* A limit that is never reached need not be looked at for each command. */
+    if (scsi->commands_per_unit >= RING_SLOTS_MAX)
+        scsi->commands_per_unit = 0;
     scsi->max_target = virtio_config16(device, offsetof(struct virtio_scsi_config, max_target));
     if (scsi->max_target > SCSI_TARGET_MAX)
         scsi->max_target = SCSI_TARGET_MAX;

@@ -32,7 +32,7 @@ struct scsi {
     struct dma_block control_memory; /* the ring, then request and response */
     size_t control_at;               /* where in the requests' memory it is */
     size_t most_bytes;               /* of data in a command */
-    uint32_t commands_per_unit;      /* at a time */
+    uint32_t commands_per_unit;      /* at a time; 0 for no limit */
     unsigned max_target, max_lun;
     struct scsi_slot slots[RING_SLOTS_MAX];
 };

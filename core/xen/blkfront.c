@@ -646,9 +646,12 @@ static bool still_live(struct blkfront *blk)
     return false;
 }
 
+/* Also without the lock: a restart may take the ring away between two looks at it. */
 static bool ready(const struct blkfront *blk)
 {
-    return __atomic_load_n(&blk->front.ring->rsp_prod, __ATOMIC_RELAXED) != blk->consumed;
+    const struct blkif_sring *ring = *(struct blkif_sring *const volatile *)&blk->front.ring;
+
+    return ring && __atomic_load_n(&ring->rsp_prod, __ATOMIC_RELAXED) != blk->consumed;
 }
 
 /* Takes one response. False if it cannot be true. */
@@ -779,11 +782,7 @@ static bool blkfront_ready(const struct disk *disk)
     const struct blkfront *blk =
         (const struct blkfront *)(const void *)((const char *)disk -
                                                 offsetof(struct blkfront, disk));
-    /* Without the lock: a restart may take the ring away between two looks at it. */
-    const struct blkif_sring *ring = *(struct blkif_sring *const volatile *)&blk->front.ring;
-
-    return blk->front.state == FRONT_LIVE && ring &&
-           __atomic_load_n(&ring->rsp_prod, __ATOMIC_RELAXED) != blk->consumed;
+    return blk->front.state == FRONT_LIVE && ready(blk);
 }
 
 static void blkfront_wait(struct disk *disk)
