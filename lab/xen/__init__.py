@@ -17,7 +17,7 @@ For a test that runs UEFI programs of ours in HVM guests:
 One boot of Xen (some ten seconds) serves any number of guests (a few seconds each, and what the
 firmware takes: stock OVMF starts a program after some ten). on_xen() begins the scenario anew where
 QEMU breaks in the way that it is known to; so a scenario is short, and its guests' disks are put in
-place by it.
+place by it. SharedXen keeps the host for more than one scenario.
 
 Beside it: lab.xen.boot boots the lab's Debian or an image and judges the hand-over; lab.xen.audit runs
 the auditor; lab.xen.disks has block devices, disks that stop, hotplug, and what dom0 has left;
@@ -25,7 +25,7 @@ lab.xen.store and lab.xen.judge read what xenstored wrote while XenHost.trace_st
 """
 
 from lab.xen.guest import Guest, GuestConfig, GuestResult, parse_xenstore, run_guest
-from lab.xen.host import Answer, Job, XenBroke, XenHost, on_xen
+from lab.xen.host import Answer, Job, SharedXen, XenBroke, XenHost, on_xen
 
-__all__ = ["Answer", "Guest", "GuestConfig", "GuestResult", "Job", "XenBroke", "XenHost",
-           "on_xen", "parse_xenstore", "run_guest"]
+__all__ = ["Answer", "Guest", "GuestConfig", "GuestResult", "Job", "SharedXen", "XenBroke",
+           "XenHost", "on_xen", "parse_xenstore", "run_guest"]

@@ -292,9 +292,10 @@ class XenHost:
     # ---- XenStore ----
 
     def trace_store(self) -> None:
-        """Have xenstored write down every message from now on (lab.xen.store). It takes its time
-        for that: not for what is to be measured."""
-        self.check(f"xenstore-control logfile {_TRACE} && xenstore-control log on", "tracing")
+        """Have xenstored write down every message from now on (lab.xen.store), and none of before. It
+        takes its time for that: not for what is to be measured."""
+        self.check(f": >{_TRACE}; xenstore-control logfile {_TRACE} && xenstore-control log on",
+                   "tracing")
 
     def traced(self) -> str:
         """What it has written down so far."""
@@ -335,19 +336,58 @@ class XenHost:
             os.replace(log, LOGS / f"guest-{log.stem.removeprefix('guest-')}-console.log")
 
 
-def on_xen(scenario: Callable[[XenHost], T], progress: Progress | None = None) -> T:
-    """Boot a Xen host and run a scenario on it. If QEMU breaks in the way that it is known to, all
-    of it is done again, twice at most, from a new host's boot on. Nothing else is retried."""
-    progress = progress or Progress(quiet=True)
-    for attempt in range(qemu.RETRIES + 1):
-        try:
-            with XenHost(progress, attempt) as xen:
-                return scenario(xen)
-        except XenBroke as error:
-            if attempt == qemu.RETRIES:
+class SharedXen:
+    """A Xen host that boots when it is first wanted, and stays for scenarios that come later. What a
+    scenario makes there, it takes away. Use it with `with`: the host is gone at the end."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._progress = progress or Progress(quiet=True)
+        self._stack = ExitStack()
+        self._xen: XenHost | None = None
+
+    def __enter__(self) -> "SharedXen":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.end()
+
+    def run(self, scenario: Callable[[XenHost], T]) -> T:
+        """Run a scenario. If QEMU breaks in the way that it is known to, all of it is done again,
+        twice at most, from a new host's boot on. Nothing else is retried; but what went wrong on a
+        host has left something there, and the next scenario has a new one."""
+        for attempt in range(qemu.RETRIES + 1):
+            try:
+                if self._xen is None:
+                    self._xen = self._stack.enter_context(XenHost(self._progress, attempt))
+                return scenario(self._xen)
+            except XenBroke as error:
+                self.end()
+                if attempt == qemu.RETRIES:
+                    raise
+                self._progress.say(f"{error}; trying again ({attempt + 1} of at most "
+                                   f"{qemu.RETRIES})")
+            except BaseException:
+                self.end()
                 raise
-            progress.say(f"{error}; trying again ({attempt + 1} of at most {qemu.RETRIES})")
-    raise AssertionError("not reached")
+        raise AssertionError("not reached")
+
+    def power_off(self) -> None:
+        """Switch it off in order, if it is on; the next scenario boots it again."""
+        if self._xen is not None:
+            self._xen.power_off()
+        self.end()
+
+    def end(self) -> None:
+        """End it outright."""
+        self._xen = None
+        self._stack.close()
+
+
+def on_xen(scenario: Callable[[XenHost], T], progress: Progress | None = None) -> T:
+    """Boot a Xen host and run one scenario on it: see SharedXen.run()."""
+    with SharedXen(progress) as xen:
+        return xen.run(scenario)
 
 
 def _text(path: Path) -> str:

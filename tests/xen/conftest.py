@@ -5,14 +5,19 @@ comes with the time."""
 from collections.abc import Iterator
 
 import pytest
-from shared import SharedXen
+from shared import WatchedXen
+
+from lab.progress import Progress
 
 
 @pytest.fixture(name="xen", scope="session")
-def fixture_xen() -> Iterator[SharedXen]:
-    xen = SharedXen()
-    yield xen
-    xen.close()
+def fixture_xen() -> Iterator[WatchedXen]:
+    xen = WatchedXen(Progress())
+    try:
+        yield xen
+        xen.power_off()
+    finally:
+        xen.end()
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

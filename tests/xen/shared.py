@@ -3,57 +3,28 @@
 guests, one after the other, leave behind is only seen on a host that had them all."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import TypeVar
 
-from lab.progress import Progress
-from lab.qemu import RETRIES
-from lab.xen import XenBroke, XenHost
+from lab.xen import SharedXen, XenHost
 from lab.xen.disks import Usage, usage
 
 T = TypeVar("T")
 
 
-class SharedXen:
-    """A Xen host that boots when it is first wanted. What a scenario makes there, it takes away."""
+class WatchedXen(SharedXen):
+    """Remembers what was taken in the beginning."""
 
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._xen: XenHost | None = None
-        self.first: Usage | None = None
-        """What was taken when the first scenario had ended: its guests bring caches that stay."""
+    first: Usage | None = None
+    """When the first scenario of a boot had ended: its guests bring caches that stay."""
 
     def run(self, scenario: Callable[[XenHost], T]) -> T:
-        """Run a scenario. If QEMU breaks in the way that it is known to, the scenario is run again
-        on a new host, twice at most. Nothing else is retried."""
-        for attempt in range(RETRIES + 1):
-            try:
-                xen = self._booted()
-                result = scenario(xen)
-                if self.first is None:
-                    self.first = usage(xen)
-                return result
-            except XenBroke:
-                self._forget()
-                if attempt == RETRIES:
-                    raise
-            except BaseException:
-                # What it had made is still there, and would be in the way of others.
-                self._forget()
-                raise
-        raise AssertionError("not reached")
+        def and_look(xen: XenHost) -> T:
+            result = scenario(xen)
+            if self.first is None:
+                self.first = usage(xen)
+            return result
+        return super().run(and_look)
 
-    def close(self) -> None:
-        """Switch it off in order: for a test that needs the machine, and at the end."""
-        if self._xen is not None:
-            self._xen.power_off()
-        self._forget()
-
-    def _booted(self) -> XenHost:
-        if self._xen is None:
-            self._xen = self._stack.enter_context(XenHost(Progress()))
-        return self._xen
-
-    def _forget(self) -> None:
-        self._xen = self.first = None
-        self._stack.close()
+    def end(self) -> None:
+        self.first = None
+        super().end()

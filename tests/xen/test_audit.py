@@ -5,7 +5,7 @@ emulated one."""
 import subprocess
 from typing import Any
 
-from shared import SharedXen
+from shared import WatchedXen
 
 from lab.paths import TOP
 from lab.xen.audit import Options, audit_on
@@ -17,7 +17,7 @@ STATUS_ROUTER = {("memory map", "C2"), ("ReportStatusCodeRouterRuntimeDxe", "C2"
 docs/findings.md."""
 
 
-def audited(xen: SharedXen, options: Options) -> Report:
+def audited(xen: WatchedXen, options: Options) -> Report:
     outcome = xen.run(lambda host: audit_on(host, options))
     print(outcome.tail)  # pytest shows it for a test that fails
     return outcome.report
@@ -32,7 +32,7 @@ def verdicts(report: Report) -> dict[tuple[str, str], str]:
             for each in report["verdicts"]}
 
 
-def test_disks_that_baton_drives(xen: SharedXen) -> None:
+def test_disks_that_baton_drives(xen: WatchedXen) -> None:
     kinds = {"xen:vbd/51776": "xen-vbd", "xen:vbd/51792": "xen-vbd-qdisk",
              "xen:vbd/51808": "xen-vbd-4096", "xen:vbd/51824": "xen-cdrom"}
     report = audited(xen, Options(devices=list(kinds.values()), watch=200))
@@ -45,7 +45,7 @@ def test_disks_that_baton_drives(xen: SharedXen) -> None:
     assert [verdicts(report)["xen:domain", rule] for rule in ("C4", "C7")] == ["pass", "pass"]
 
 
-def test_firmware_without_a_driver(xen: SharedXen) -> None:
+def test_firmware_without_a_driver(xen: WatchedXen) -> None:
     report = audited(xen, Options(rom=None, watch=200))
     assert (report["error"], failed(report)) == (None, STATUS_ROUTER)
     assert verdicts(report)["xen:vbd/768", "C7"] == "pass"

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from shared import SharedXen
+from shared import WatchedXen
 
 from lab.audit import lines
 from lab.audit.audit import APP
@@ -32,7 +32,7 @@ LEFT = {
 DISK = ["/jobs/a.img,raw,hda,w"]
 
 
-def run(xen: SharedXen, folder: Path, name: str, program: Path, options: str) -> GuestResult:
+def run(xen: WatchedXen, folder: Path, name: str, program: Path, options: str) -> GuestResult:
     def scenario(host: XenHost) -> GuestResult:
         image = boot_image(folder / "a.img", program,
                            {"/EFI/BOOT/handover.txt": options.encode()})
@@ -51,7 +51,7 @@ def xen_verdicts(said: Said) -> dict[tuple[str, str], str]:
             for line in said.of("verdict") if str(line["name"]).startswith("xen:")}
 
 
-def test_auditor(xen: SharedXen, tmp_path: Path) -> None:
+def test_auditor(xen: WatchedXen, tmp_path: Path) -> None:
     """The whole auditor, with its page tables and its watch, on stock OVMF."""
     said = said_by(run(xen, tmp_path, "auditor", APP, "exit=off rounds=1 watch=100"))
     assert lines.whole(said) is None
@@ -63,7 +63,7 @@ def test_auditor(xen: SharedXen, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(LEFT))
-def test_what_is_left(xen: SharedXen, tmp_path: Path, name: str) -> None:
+def test_what_is_left(xen: WatchedXen, tmp_path: Path, name: str) -> None:
     options, expected, words = LEFT[name]
     said = said_by(run(xen, tmp_path, name, LOOK, f"{options} exit=off"))
     failed = {key for key, verdict in xen_verdicts(said).items() if verdict == "fail"}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from programs import MIB, name_of, random_bytes, run_program
-from shared import SharedXen
+from shared import WatchedXen
 from test_exit import exit_once, problems
 
 from lab.paths import BUILD, TOP
@@ -58,7 +58,7 @@ def scenario(xen: XenHost) -> dict[str, str]:
 
 
 @pytest.fixture(name="said", scope="module")
-def fixture_said(xen: SharedXen) -> dict[str, str]:
+def fixture_said(xen: WatchedXen) -> dict[str, str]:
     return xen.run(scenario)
 
 

@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 
 import pytest
-from shared import SharedXen
+from shared import WatchedXen
 
 from lab.errors import LabError
 from lab.xen import GuestConfig, GuestResult, XenHost, run_guest
@@ -86,7 +86,7 @@ def scenario(xen: XenHost) -> Seen:
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen(xen: SharedXen) -> Seen:
+def fixture_seen(xen: WatchedXen) -> Seen:
     return xen.run(scenario)
 
 

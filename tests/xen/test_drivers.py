@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from programs import MIB, Ran, name_of, random_bytes, run_program
-from shared import SharedXen
+from shared import WatchedXen
 
 from lab.errors import LabError
 from lab.paths import BUILD
@@ -81,7 +81,7 @@ def scenario(xen: XenHost) -> Seen:
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen(xen: SharedXen) -> Seen:
+def fixture_seen(xen: WatchedXen) -> Seen:
     return xen.run(scenario)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from programs import MIB, Ran, name_of, random_bytes, run_program
-from shared import SharedXen
+from shared import WatchedXen
 
 from lab.xen import XenHost
 from lab.xen.disks import BlockDevice, file_spec, loop, number_of
@@ -58,7 +58,7 @@ def scenario(xen: XenHost) -> Seen:
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen(xen: SharedXen) -> Seen:
+def fixture_seen(xen: WatchedXen) -> Seen:
     return xen.run(scenario)
 
 

@@ -5,7 +5,7 @@ them over as found."""
 from dataclasses import dataclass, field
 
 import pytest
-from shared import SharedXen
+from shared import WatchedXen
 
 from lab.xen import XenHost
 from lab.xen.boot import Options, XenReport, boot_on
@@ -43,7 +43,7 @@ def scenario(xen: XenHost) -> Seen:
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen(xen: SharedXen) -> Seen:
+def fixture_seen(xen: WatchedXen) -> Seen:
     return xen.run(scenario)
 
 
