@@ -72,6 +72,7 @@ $(FUZZ_BUILD)/%.o: %.c
 	clang $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(FUZZERS_VIRTIO:%=$(FUZZ_BUILD)/%): $(FUZZ_BUILD)/%: $(FUZZ_BUILD)/tests/fuzz/%.o \
+		$(FUZZ_BUILD)/tests/fuzz/virtio.o \
 		$(patsubst %.c,$(FUZZ_BUILD)/%.o,$(CORE_VIRTIO_SRC) $(VIRTIO_MODEL))
 	clang $(FUZZ_CFLAGS) -o $@ $^
 

@@ -8,18 +8,12 @@
  * mapped, or end a request other than once.
  */
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include <linux/virtio_blk.h>
-#include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
 
 #include "core/virtio/blk.h"
+#include "tests/fuzz/virtio.h"
 #include "tests/model/virtio_blk.h"
 
-#define FEATURE(bit)  (1ull << (bit))
 #define REQUESTS      40u
 #define SHAPE         8u /* bytes of input that say what the device is */
 #define OPERATIONS    40u
@@ -35,14 +29,6 @@ struct io {
 
 static struct io ios[REQUESTS];
 static unsigned started;
-
-static void check(bool holds, const char *what)
-{
-    if (!holds) {
-        fprintf(stderr, "does not hold: %s\n", what);
-        abort();
-    }
-}
 
 static void done(struct io_request *request)
 {
@@ -88,20 +74,14 @@ static void submit(struct blk *blk, enum disk_op op, uint8_t size)
 
 static struct vdev_options shape(const uint8_t *bytes)
 {
-    static const uint16_t sizes[] = {2, 3, 4, 8, 16, 128, 256, 1024};
     static const uint32_t blocks[] = {512, 512, 4096, 1024};
     struct vdev_options options = vblk_usual();
 
-    options.transport = (enum vdev_transport)(bytes[0] % 3);
-    options.io_bar = bytes[0] & 0x40;
-    options.notices = (enum vdev_notices)((bytes[0] >> 2) % 3);
-    options.queue_size = sizes[bytes[1] % 8];
+    started = 0;
+    options.queue_size = fuzz_queue_size(bytes[1]);
     vblk.block_size = blocks[(bytes[1] >> 3) % 4];
     options.features = FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_BLK_SIZE);
-    if (bytes[2] & 1)
-        options.features |= FEATURE(VIRTIO_RING_F_INDIRECT_DESC);
-    if (bytes[2] & 2)
-        options.features |= FEATURE(VIRTIO_RING_F_EVENT_IDX);
+    fuzz_shape(&options, bytes);
     if (bytes[2] & 4)
         options.features |= FEATURE(VIRTIO_BLK_F_SIZE_MAX) | FEATURE(VIRTIO_BLK_F_SEG_MAX);
     if (bytes[2] & 8)
@@ -110,16 +90,14 @@ static struct vdev_options shape(const uint8_t *bytes)
         options.features |= FEATURE(VIRTIO_BLK_F_TOPOLOGY);
     vblk.size_max = 512u << (bytes[3] % 4);
     vblk.seg_max = 1u + bytes[3] / 16;
-    options.reset_reads = bytes[4] < 0xf0 ? bytes[4] % 4 : VDEV_NEVER;
     options.map_most = bytes[5] < 0xe0 ? 0 : 512u + bytes[5];
     vblk.capacity = 64;
-    options.relax_ticks = 5000;
-    options.steps_most = 3000000;
     return options;
 }
 
-static void use(struct blk *blk, const uint8_t *operations, size_t count)
+static void use(void *driver, const uint8_t *operations, size_t count)
 {
+    struct blk *blk = driver;
     struct disk *disk = &blk->disk;
 
     for (size_t i = 0; i < count; i++) {
@@ -153,10 +131,7 @@ static void use(struct blk *blk, const uint8_t *operations, size_t count)
             } else if (size < 28) {
                 (void)disk->ops->restart(disk, RESULT_ABORTED);
             } else {
-                struct poor_door door = {.deadline = clock_ticks() + 50 * VDEV_TICKS_PER_MS};
-                vdev_poor(true);
-                (void)virtio_quiesce(&blk->requests.device.exit, &door);
-                vdev_poor(false);
+                fuzz_exit(&blk->requests.device.exit);
             }
             break;
         }
@@ -167,44 +142,43 @@ static void use(struct blk *blk, const uint8_t *operations, size_t count)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+static enum result attach(void *driver, size_t *memory_bytes)
+{
+    return blk_attach(driver, vdev_door(), vdev_where(), memory_bytes);
+}
+
+static enum result start(void *driver, const struct dma_block *memory)
+{
+    return blk_start(driver, memory);
+}
+
+static bool detach(void *driver)
+{
+    return blk_detach(driver);
+}
+
+static void ended(void)
+{
+    for (unsigned i = 0; i < started; i++) {
+        check(ios[i].done == ios[i].submitted, "after detach every request is done");
+        free(ios[i].buffer);
+    }
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < SHAPE + OPERATIONS)
-        return 0;
-    struct vdev_options options = shape(data);
-    options.fuzz = data + SHAPE + OPERATIONS;
-    size_t fuzz_bytes = size - SHAPE - OPERATIONS;
-    /* Three times of four the start is honest, so that much is left to lie about later. */
-    options.fuzz_bytes = data[6] % 4 ? 0 : fuzz_bytes;
-    model_abort_on_violation = true;
-    vdev_hung = abort;
-    vdev_plug(&options);
-    started = 0;
-
-    struct blk *blk = malloc(sizeof(*blk));
-    size_t memory_bytes = 0;
-    if (!blk)
-        abort();
-    memset(blk, 0xcc, sizeof(*blk));
-    if (blk_attach(blk, vdev_door(), vdev_where(), &memory_bytes) == RESULT_OK) {
-        struct dma_block memory;
-        check(memory_bytes != 0 && memory_bytes < MEMORY_MOST, "a binding's memory is bounded");
-        dma_share(memory_bytes, &memory);
-        if (blk_start(blk, &memory) == RESULT_OK) {
-            vdev_now()->fuzz_bytes = fuzz_bytes;
-            use(blk, data + SHAPE, OPERATIONS);
-        }
-        bool let_go = blk_detach(blk);
-        for (unsigned i = 0; i < started; i++)
-            check(ios[i].done == ios[i].submitted, "after detach every request is done");
-        if (let_go)
-            dma_unshare(&memory);
-    }
-    free(blk);
-    for (unsigned i = 0; i < started; i++)
-        free(ios[i].buffer);
-    vdev_unplug();
-    return 0;
+    static const struct fuzz_kind kind = {
+        .shape = SHAPE,
+        .operations = OPERATIONS,
+        .honesty_at = 6,
+        .driver_bytes = sizeof(struct blk),
+        .memory_most = MEMORY_MOST,
+        .device = shape,
+        .attach = attach,
+        .start = start,
+        .use = use,
+        .detach = detach,
+        .ended = ended,
+    };
+    return fuzz_life(&kind, data, size);
 }

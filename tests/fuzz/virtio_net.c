@@ -7,58 +7,35 @@
  * received lies in the binding's own memory, and a token comes back once at most.
  */
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
-#include <linux/virtio_ring.h>
 
 #include "core/virtio/net.h"
+#include "tests/fuzz/virtio.h"
 #include "tests/model/virtio_net.h"
 
-#define FEATURE(bit) (1ull << (bit))
-#define SHAPE        6u /* bytes of input that say what the device is */
-#define OPERATIONS   60u
-#define MEMORY_MOST  (2u << 20)
+#define SHAPE       6u /* bytes of input that say what the device is */
+#define OPERATIONS  60u
+#define MEMORY_MOST (2u << 20)
 
 static unsigned char tokens[256]; /* 1: with the driver */
 static unsigned char frame[VNET_FRAME_MAX];
 
-static void check(bool holds, const char *what)
-{
-    if (!holds) {
-        fprintf(stderr, "does not hold: %s\n", what);
-        abort();
-    }
-}
-
 static struct vdev_options shape(const uint8_t *bytes)
 {
-    static const uint16_t sizes[] = {2, 3, 4, 8, 16, 128, 256, 1024};
     static const uint16_t mtus[] = {68, 576, 1500, 65535};
     struct vdev_options options = vnet_usual();
 
-    options.transport = (enum vdev_transport)(bytes[0] % 3);
-    options.io_bar = bytes[0] & 0x40;
-    options.notices = (enum vdev_notices)((bytes[0] >> 2) % 3);
-    options.queue_sizes[VNET_RX] = sizes[bytes[1] % 8];
-    options.queue_sizes[VNET_TX] = sizes[(bytes[1] >> 3) % 8];
+    memset(tokens, 0, sizeof(tokens));
+    options.queue_sizes[VNET_RX] = fuzz_queue_size(bytes[1]);
+    options.queue_sizes[VNET_TX] = fuzz_queue_size(bytes[1] >> 3u);
     options.features = FEATURE(VIRTIO_NET_F_MAC) | FEATURE(VIRTIO_NET_F_STATUS);
-    if (bytes[2] & 1)
-        options.features |= FEATURE(VIRTIO_RING_F_INDIRECT_DESC);
-    if (bytes[2] & 2)
-        options.features |= FEATURE(VIRTIO_RING_F_EVENT_IDX);
+    fuzz_shape(&options, bytes);
     if (bytes[2] & 4)
         options.features |= FEATURE(VIRTIO_NET_F_MTU);
     if (bytes[2] & 8)
         options.features |= FEATURE(VIRTIO_F_ANY_LAYOUT);
     vnet.mtu = mtus[bytes[3] % 4];
     vnet.echo = bytes[3] & 4;
-    options.reset_reads = bytes[4] < 0xf0 ? bytes[4] % 4 : VDEV_NEVER;
-    options.relax_ticks = 5000;
-    options.steps_most = 3000000;
     return options;
 }
 
@@ -101,8 +78,10 @@ static void receive(struct net *net, bool release)
         net_release(net);
 }
 
-static void use(struct net *net, const uint8_t *operations, size_t count)
+static void use(void *driver, const uint8_t *operations, size_t count)
 {
+    struct net *net = driver;
+
     for (size_t i = 0; i < count; i++) {
         uint8_t size = operations[i] >> 3;
         switch (operations[i] % 8) {
@@ -140,49 +119,43 @@ static void use(struct net *net, const uint8_t *operations, size_t count)
                 if (!net->open)
                     (void)net_open(net);
             } else {
-                struct poor_door door = {.deadline = clock_ticks() + 50 * VDEV_TICKS_PER_MS};
-                vdev_poor(true);
-                (void)virtio_quiesce(&net->device.exit, &door);
-                vdev_poor(false);
+                fuzz_exit(&net->device.exit);
             }
             break;
         }
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+static enum result attach(void *driver, size_t *memory_bytes)
+{
+    return net_attach(driver, vdev_door(), vdev_where(), memory_bytes);
+}
+
+static enum result start(void *driver, const struct dma_block *memory)
+{
+    enum result result = net_start(driver, memory);
+
+    return result ? result : net_open(driver);
+}
+
+static bool detach(void *driver)
+{
+    return net_detach(driver);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < SHAPE + OPERATIONS)
-        return 0;
-    struct vdev_options options = shape(data);
-    options.fuzz = data + SHAPE + OPERATIONS;
-    size_t fuzz_bytes = size - SHAPE - OPERATIONS;
-    /* Three times of four the start is honest, so that much is left to lie about later. */
-    options.fuzz_bytes = data[5] % 4 ? 0 : fuzz_bytes;
-    model_abort_on_violation = true;
-    vdev_hung = abort;
-    vdev_plug(&options);
-    memset(tokens, 0, sizeof(tokens));
-
-    struct net *net = malloc(sizeof(*net));
-    size_t memory_bytes = 0;
-    if (!net)
-        abort();
-    memset(net, 0xcc, sizeof(*net));
-    if (net_attach(net, vdev_door(), vdev_where(), &memory_bytes) == RESULT_OK) {
-        struct dma_block memory;
-        check(memory_bytes != 0 && memory_bytes < MEMORY_MOST, "a binding's memory is bounded");
-        dma_share(memory_bytes, &memory);
-        if (net_start(net, &memory) == RESULT_OK && net_open(net) == RESULT_OK) {
-            vdev_now()->fuzz_bytes = fuzz_bytes;
-            use(net, data + SHAPE, OPERATIONS);
-        }
-        if (net_detach(net))
-            dma_unshare(&memory);
-    }
-    free(net);
-    vdev_unplug();
-    return 0;
+    static const struct fuzz_kind kind = {
+        .shape = SHAPE,
+        .operations = OPERATIONS,
+        .honesty_at = 5,
+        .driver_bytes = sizeof(struct net),
+        .memory_most = MEMORY_MOST,
+        .device = shape,
+        .attach = attach,
+        .start = start,
+        .use = use,
+        .detach = detach,
+    };
+    return fuzz_life(&kind, data, size);
 }

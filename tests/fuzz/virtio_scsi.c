@@ -7,22 +7,15 @@
  * mapped, or end a command other than once.
  */
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
-
 #include "core/scan.h"
 #include "core/virtio/scsi.h"
+#include "tests/fuzz/virtio.h"
 #include "tests/model/virtio_scsi.h"
 
-#define FEATURE(bit) (1ull << (bit))
-#define COMMANDS     40u
-#define SHAPE        8u /* bytes of input that say what the device is */
-#define OPERATIONS   40u
-#define MEMORY_MOST  (64u << 20)
+#define COMMANDS    40u
+#define SHAPE       8u /* bytes of input that say what the device is */
+#define OPERATIONS  40u
+#define MEMORY_MOST (64u << 20)
 
 struct io {
     struct scsi_request request;
@@ -35,14 +28,6 @@ struct io {
 
 static struct io ios[COMMANDS];
 static unsigned started;
-
-static void check(bool holds, const char *what)
-{
-    if (!holds) {
-        fprintf(stderr, "does not hold: %s\n", what);
-        abort();
-    }
-}
 
 static void done(struct io_request *base)
 {
@@ -129,17 +114,11 @@ static void look_around(struct scsi *scsi)
 
 static struct vdev_options shape(const uint8_t *bytes)
 {
-    static const uint16_t sizes[] = {2, 3, 4, 8, 16, 128, 256, 1024};
     struct vdev_options options = vscsi_usual();
 
-    options.transport = (enum vdev_transport)(bytes[0] % 3);
-    options.io_bar = bytes[0] & 0x40;
-    options.notices = (enum vdev_notices)((bytes[0] >> 2) % 3);
-    options.queue_size = sizes[bytes[1] % 8];
-    if (bytes[2] & 1)
-        options.features |= FEATURE(VIRTIO_RING_F_INDIRECT_DESC);
-    if (bytes[2] & 2)
-        options.features |= FEATURE(VIRTIO_RING_F_EVENT_IDX);
+    started = 0;
+    options.queue_size = fuzz_queue_size(bytes[1]);
+    fuzz_shape(&options, bytes);
     if (bytes[2] & 4)
         vscsi.deaf = true;
     if (bytes[2] & 8)
@@ -147,15 +126,15 @@ static struct vdev_options shape(const uint8_t *bytes)
     vscsi.cmd_per_lun = bytes[3] % 8;
     vscsi.max_target = 3;
     vscsi_add(2, 0);
-    options.reset_reads = bytes[4] < 0xf0 ? bytes[4] % 4 : VDEV_NEVER;
     options.map_most = bytes[5] < 0xe0 ? 0 : 512u + bytes[5];
-    options.relax_ticks = 5000;
     options.steps_most = 30000000;
     return options;
 }
 
-static void use(struct scsi *scsi, const uint8_t *operations, size_t count)
+static void use(void *driver, const uint8_t *operations, size_t count)
 {
+    struct scsi *scsi = driver;
+
     for (size_t i = 0; i < count; i++) {
         uint8_t size = operations[i] >> 3;
         switch (operations[i] % 8) {
@@ -189,10 +168,7 @@ static void use(struct scsi *scsi, const uint8_t *operations, size_t count)
             } else if (size < 28) {
                 (void)scsi_restart(scsi, RESULT_ABORTED);
             } else {
-                struct poor_door door = {.deadline = clock_ticks() + 50 * VDEV_TICKS_PER_MS};
-                vdev_poor(true);
-                (void)virtio_quiesce(&scsi->requests.device.exit, &door);
-                vdev_poor(false);
+                fuzz_exit(&scsi->requests.device.exit);
             }
             break;
         }
@@ -203,46 +179,45 @@ static void use(struct scsi *scsi, const uint8_t *operations, size_t count)
     }
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+static enum result attach(void *driver, size_t *memory_bytes)
+{
+    return scsi_attach(driver, vdev_door(), vdev_where(), memory_bytes);
+}
+
+static enum result start(void *driver, const struct dma_block *memory)
+{
+    return scsi_start(driver, memory);
+}
+
+static bool detach(void *driver)
+{
+    return scsi_detach(driver);
+}
+
+static void ended(void)
+{
+    for (unsigned i = 0; i < started; i++) {
+        check(ios[i].done == ios[i].submitted, "after detach every command is done");
+        free(ios[i].buffer);
+    }
+    free(found);
+    found = NULL;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size < SHAPE + OPERATIONS)
-        return 0;
-    struct vdev_options options = shape(data);
-    options.fuzz = data + SHAPE + OPERATIONS;
-    size_t fuzz_bytes = size - SHAPE - OPERATIONS;
-    /* Three times of four the start is honest, so that much is left to lie about later. */
-    options.fuzz_bytes = data[6] % 4 ? 0 : fuzz_bytes;
-    model_abort_on_violation = true;
-    vdev_hung = abort;
-    vdev_plug(&options);
-    started = 0;
-
-    struct scsi *scsi = malloc(sizeof(*scsi));
-    size_t memory_bytes = 0;
-    if (!scsi)
-        abort();
-    memset(scsi, 0xcc, sizeof(*scsi));
-    if (scsi_attach(scsi, vdev_door(), vdev_where(), &memory_bytes) == RESULT_OK) {
-        struct dma_block memory;
-        check(memory_bytes != 0 && memory_bytes < MEMORY_MOST, "a binding's memory is bounded");
-        dma_share(memory_bytes, &memory);
-        if (scsi_start(scsi, &memory) == RESULT_OK) {
-            vdev_now()->fuzz_bytes = fuzz_bytes;
-            use(scsi, data + SHAPE, OPERATIONS);
-        }
-        bool let_go = scsi_detach(scsi);
-        for (unsigned i = 0; i < started; i++)
-            check(ios[i].done == ios[i].submitted, "after detach every command is done");
-        if (let_go)
-            dma_unshare(&memory);
-    }
-    free(scsi);
-    for (unsigned i = 0; i < started; i++)
-        free(ios[i].buffer);
-    free(found);
-    found = NULL;
-    vdev_unplug();
-    return 0;
+    static const struct fuzz_kind kind = {
+        .shape = SHAPE,
+        .operations = OPERATIONS,
+        .honesty_at = 6,
+        .driver_bytes = sizeof(struct scsi),
+        .memory_most = MEMORY_MOST,
+        .device = shape,
+        .attach = attach,
+        .start = start,
+        .use = use,
+        .detach = detach,
+        .ended = ended,
+    };
+    return fuzz_life(&kind, data, size);
 }
