@@ -2,7 +2,6 @@
 
 #include "tests/unit/blk_harness.h"
 
-#define GUARD     0xc7
 #define UNWRITTEN 0x3c
 #define WAIT_MS   100000u
 
@@ -31,11 +30,7 @@ static void io_done(struct io_request *request)
     io->done++;
     io->result = request->result;
     io->done_at = vdev_time();
-    if (io->done != 1)
-        model_violation("done() called %u times", io->done);
-    /* From here on the caller may do with the buffer what it likes. */
-    if (io->bytes != 0 && dma_shown(io->buffer, io->bytes) && vdev_master())
-        model_violation("C5: done() while the device can still reach the buffer");
+    check_done(io->done, io->buffer, io->bytes);
     io->request = NULL;
     free(slot);
 }
@@ -50,12 +45,7 @@ struct io *io_new(enum disk_op op, uint64_t sector, size_t bytes, size_t misalig
     *slot = io;
     *io = (struct io){.op = op, .sector = sector, .bytes = bytes, .slot = slot, .next = ios};
     ios = io;
-    io->allocation = malloc(misalign + bytes + 1);
-    assert_non_null(io->allocation);
-    /* Shrunk so that the buffer ends where the allocation does. */
-    io->allocation = realloc(io->allocation, misalign + bytes + (bytes == 0));
-    memset(io->allocation, GUARD, misalign);
-    io->buffer = io->allocation + misalign;
+    io->buffer = guarded_buffer(bytes, misalign, &io->allocation);
     if (op == DISK_WRITE)
         for (size_t i = 0; i < bytes; i++)
             io->buffer[i] = (uint8_t)test_chance(256);
@@ -114,8 +104,7 @@ enum result io_free(struct io *io)
     enum result result = io->result;
 
     assert_int_equal(io->done, 1);
-    for (unsigned char *guard = io->allocation; guard < io->buffer; guard++)
-        assert_int_equal(*guard, GUARD);
+    assert_guarded(io->allocation, io->buffer);
     for (struct io **link = &ios; *link; link = &(*link)->next)
         if (*link == io) {
             *link = io->next;

@@ -5,6 +5,33 @@
 /* What is there now. */
 static void *bound[4];
 
+#define GUARD 0xc7
+
+unsigned char *guarded_buffer(size_t bytes, size_t misalign, unsigned char **allocation)
+{
+    unsigned char *memory = malloc(misalign + bytes + 1);
+
+    assert_non_null(memory);
+    /* Shrunk so that the buffer ends where the allocation does. */
+    *allocation = realloc(memory, misalign + bytes + (bytes == 0));
+    memset(*allocation, GUARD, misalign);
+    return *allocation + misalign;
+}
+
+void assert_guarded(const unsigned char *allocation, const unsigned char *buffer)
+{
+    for (const unsigned char *guard = allocation; guard < buffer; guard++)
+        assert_int_equal(*guard, GUARD);
+}
+
+void check_done(unsigned times, const unsigned char *buffer, size_t bytes)
+{
+    if (times != 1)
+        model_violation("done() called %u times", times);
+    if (bytes != 0 && dma_shown(buffer, bytes) && vdev_master())
+        model_violation("C5: done() while the device can still reach the buffer");
+}
+
 static uint32_t random_state = 0x2545f491;
 
 uint32_t test_chance(uint32_t below)

@@ -97,6 +97,14 @@ void assert_no_violation(void);
 /* The exit, as firmware does it, through the poor door alone (C2). Whether the device let go. */
 bool quiesce(struct binding *binding, uint64_t bound_ms);
 
+/* A buffer to move data in or out of, `misalign` bytes off. Nothing behind it is anybody's, and
+ * what is before it is guarded. The allocation is to be freed. */
+unsigned char *guarded_buffer(size_t bytes, size_t misalign, unsigned char **allocation);
+void assert_guarded(const unsigned char *allocation, const unsigned char *buffer);
+/* In a request's done(), which has now been called so many times: its caller may do with the buffer
+ * what it likes. */
+void check_done(unsigned times, const unsigned char *buffer, size_t bytes);
+
 uint32_t test_chance(uint32_t below);
 /* Runs each test once for each kind, which is its *state, and calls it "test, kind". */
 int run_for_each_kind(const char *group, const struct CMUnitTest *tests, size_t count);

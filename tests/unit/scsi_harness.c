@@ -2,7 +2,6 @@
 
 #include "tests/unit/scsi_harness.h"
 
-#define GUARD     0xc7
 #define UNWRITTEN 0x3c
 #define WAIT_MS   200000u
 
@@ -46,11 +45,7 @@ static void sio_done(struct io_request *base)
     io->result = base->result;
     io->answer = *scsi_request_of(base);
     io->done_at = vdev_time();
-    if (io->done != 1)
-        model_violation("done() called %u times", io->done);
-    /* From here on the caller may do with the buffer what it likes. */
-    if (io->bytes != 0 && dma_shown(io->buffer, io->bytes) && vdev_master())
-        model_violation("C5: done() while the device can still reach the buffer");
+    check_done(io->done, io->buffer, io->bytes);
     io->request = NULL;
     free(slot);
 }
@@ -65,12 +60,7 @@ struct sio *sio_new(const uint8_t *cdb, size_t cdb_bytes, bool write, size_t byt
     *slot = io;
     *io = (struct sio){.write = write, .bytes = bytes, .slot = slot, .next = ios};
     ios = io;
-    io->allocation = malloc(misalign + bytes + 1);
-    assert_non_null(io->allocation);
-    /* Shrunk so that the buffer ends where the allocation does. */
-    io->allocation = realloc(io->allocation, misalign + bytes + (bytes == 0));
-    memset(io->allocation, GUARD, misalign);
-    io->buffer = io->allocation + misalign;
+    io->buffer = guarded_buffer(bytes, misalign, &io->allocation);
     for (size_t i = 0; i < bytes; i++)
         io->buffer[i] = write ? (uint8_t)test_chance(256) : UNWRITTEN;
     memset(io->sense, UNWRITTEN, sizeof(io->sense));
@@ -166,8 +156,7 @@ enum result sio_free(struct sio *io, struct scsi_request *answer)
     enum result result = io->result;
 
     assert_int_equal(io->done, 1);
-    for (unsigned char *guard = io->allocation; guard < io->buffer; guard++)
-        assert_int_equal(*guard, GUARD);
+    assert_guarded(io->allocation, io->buffer);
     for (struct sio **link = &ios; *link; link = &(*link)->next)
         if (*link == io) {
             *link = io->next;
