@@ -27,8 +27,6 @@
 
 static const EFI_GUID block_io_guid = EFI_BLOCK_IO_PROTOCOL_GUID;
 static const EFI_GUID block_io2_guid = EFI_BLOCK_IO2_PROTOCOL_GUID;
-static const EFI_GUID driver_binding_guid = EFI_DRIVER_BINDING_PROTOCOL_GUID;
-static const EFI_GUID component_name2_guid = EFI_COMPONENT_NAME2_PROTOCOL_GUID;
 
 static const uint32_t sizes[] = {512, 4096, 65536, 1u << 20, LARGEST};
 #define SIZES (sizeof(sizes) / sizeof(sizes[0]))
@@ -42,52 +40,14 @@ static EFI_HANDLE last_disk;
 
 /* ---- Choosing the driver ---- */
 
-static bool is_baton(const CHAR16 *name)
-{
-    static const char baton[] = "Baton";
-    for (size_t i = 0; i < sizeof(baton) - 1; i++)
-        if (name[i] != (CHAR16)baton[i])
-            return false;
-    return true;
-}
-
-/* Driver handles whose name starts with "Baton", or all the others: what ConnectController is to
- * try first. Ended by NULL. */
-static void find_drivers(bool baton, EFI_HANDLE *found, size_t max)
-{
-    static EFI_HANDLE handles[256];
-    size_t count = app_handles(&driver_binding_guid, handles, 256);
-    size_t n = 0;
-
-    for (size_t i = 0; i < count && n + 1 < max; i++) {
-        EFI_COMPONENT_NAME2_PROTOCOL *names = app_protocol(handles[i], &component_name2_guid);
-        CHAR16 *name = NULL;
-        if (!names || names->GetDriverName(names, (CHAR8 *)"en", &name) != EFI_SUCCESS)
-            continue;
-        if (is_baton(name) == baton)
-            found[n++] = handles[i];
-    }
-    app_assert(n > 0);
-    found[n] = NULL;
-}
-
 /* Binds the disk to one of the two, and makes sure that it is. */
 static EFI_HANDLE bind(bool baton)
 {
-    static EFI_HANDLE drivers[256];
     static struct app_driver who[4];
     EFI_HANDLE disk;
 
     app.bs->DisconnectController(device.handle, NULL, NULL);
-    find_drivers(baton, drivers, 256);
-    /* One at a time: a list is tried in an order of the firmware's own. */
-    for (size_t i = 0; drivers[i]; i++) {
-        EFI_HANDLE one[2] = {drivers[i], NULL};
-        EFI_DRIVER_BINDING_PROTOCOL *binding = app_protocol(drivers[i], &driver_binding_guid);
-        if (binding->Supported(binding, device.handle, NULL) != EFI_SUCCESS)
-            continue;
-        app.bs->ConnectController(device.handle, one, NULL, FALSE);
-    }
+    app_connect_by(device.handle, baton);
     /* A SCSI adapter is not a disk before the firmware's SCSI drivers are on top of it. */
     if (app_disks(&disk, 1) == 0)
         app.bs->ConnectController(device.handle, NULL, NULL, TRUE);

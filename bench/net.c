@@ -25,7 +25,6 @@ enum { SINK, MIRROR, SERVER, CARDS };
 enum { MAC = 6, HEADER = 14, WINDOW = 16, COUNTED = 1000 };
 
 static EFI_GUID pci_io_guid = EFI_PCI_IO_PROTOCOL_GUID;
-static EFI_GUID driver_binding_guid = EFI_DRIVER_BINDING_PROTOCOL_GUID;
 static EFI_GUID simple_network_guid = EFI_SIMPLE_NETWORK_PROTOCOL_GUID;
 static EFI_GUID pxe_guid = EFI_PXE_BASE_CODE_PROTOCOL_GUID;
 
@@ -60,26 +59,14 @@ static void find_cards(void)
 /* The interface on a card, made by one of the two drivers. */
 static EFI_HANDLE bind(EFI_HANDLE card, bool baton)
 {
-    static EFI_HANDLE drivers[256], interfaces[64];
+    static EFI_HANDLE interfaces[64];
     struct app_driver who[4];
-    char name[96];
 
     /* A network stack does not always come down at the first call. */
     for (unsigned i = 0; i < 3 && EFI_ERROR(app.bs->DisconnectController(card, NULL, NULL)); i++)
         continue;
-    size_t count = app_handles(&driver_binding_guid, drivers, 256);
-    /* Twice, since the firmware's drivers are two, one on top of the other. One at a time: a list
-     * is tried in an order of the firmware's own. */
-    for (size_t i = 0; i < 2 * count; i++) {
-        EFI_HANDLE one[2] = {drivers[i % count], NULL};
-        EFI_DRIVER_BINDING_PROTOCOL *binding = app_protocol(one[0], &driver_binding_guid);
-        if (!app_driver_name(one[0], name, sizeof(name)) ||
-            (strncmp(name, "Baton", 5) == 0) != baton ||
-            binding->Supported(binding, card, NULL) != EFI_SUCCESS)
-            continue;
-        app.bs->ConnectController(card, one, NULL, FALSE);
-    }
-    count = app_handles(&simple_network_guid, interfaces, 64);
+    app_connect_by(card, baton);
+    size_t count = app_handles(&simple_network_guid, interfaces, 64);
     for (size_t i = 0; i < count; i++) {
         struct app_pci pci;
         if (!app_pci_of(interfaces[i], &pci) || pci.handle != card)

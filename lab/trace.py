@@ -360,3 +360,16 @@ def parse(lines: Iterable[str]) -> Trace:
     for line in lines:
         parser.line(line)
     return parser.trace()
+
+
+def with_lines(events: Iterable[Event]) -> Iterator[Event | str]:
+    """The events, with what was sent to the serial port as whole lines, each where it ends."""
+    line = ""
+    for event in events:
+        if not isinstance(event, SerialText):
+            yield event
+            continue
+        line += event.text
+        if line.endswith("\n"):
+            yield line
+            line = ""

@@ -79,6 +79,23 @@ bool app_driver_name(EFI_HANDLE agent, char *text, size_t size)
     return name_by_component2(agent, text, size) || name_by_component(agent, text, size);
 }
 
+void app_connect_by(EFI_HANDLE device, bool baton)
+{
+    static EFI_HANDLE agents[256];
+    size_t count = app_handles(&driver_binding_guid, agents, 256);
+    char name[96];
+
+    /* Twice: the one on top may be asked first. */
+    for (size_t i = 0; i < 2 * count; i++) {
+        EFI_HANDLE one[2] = {agents[i % count], NULL};
+        EFI_DRIVER_BINDING_PROTOCOL *binding = app_protocol(one[0], &driver_binding_guid);
+        if (app_driver_name(one[0], name, sizeof(name)) &&
+            (strncmp(name, "Baton", 5) == 0) == baton &&
+            binding->Supported(binding, device, NULL) == EFI_SUCCESS)
+            app.bs->ConnectController(device, one, NULL, FALSE);
+    }
+}
+
 static const char *name_of(const EFI_GUID *protocol)
 {
     const struct {

@@ -27,3 +27,10 @@ size_t app_drivers_of_interface(EFI_HANDLE interface, struct app_driver *drivers
 
 /* What the driver behind an agent handle calls itself in English, by Component Name (2). */
 bool app_driver_name(EFI_HANDLE agent, char *text, size_t size);
+
+/*
+ * Has the drivers that are Baton's, or all the others, connect a PCI device that nobody holds, one
+ * at a time: a list is tried in an order of the firmware's own. Where the firmware's driver is two,
+ * one on top of the other, both come. What sits on top of a disk or an interface is not connected.
+ */
+void app_connect_by(EFI_HANDLE device, bool baton);
