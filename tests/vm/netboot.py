@@ -8,9 +8,9 @@ QEMU's own network hands out no addresses over DHCPv6, without which UEFI's PXE 
 import itertools
 import socket
 import struct
-import threading
 from collections.abc import Iterator
-from types import TracebackType
+
+from peer import Wire
 
 MAC = bytes.fromhex("02ba70000006")
 _PREFIX = bytes.fromhex("fd00ba70000000000000000000000000")
@@ -43,34 +43,16 @@ def _options(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[4 + length:]
 
 
-class Server:
-    """At work for as long as its with-block lasts. `words` are QEMU's arguments for the network
-    `netdev`, and `fds` the files that they name. `seen` tells what it was asked."""
+class Server(Wire):
+    """The server. `seen` tells what it was asked."""
 
     def __init__(self, file: bytes, netdev: str = "net0") -> None:
-        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.fds = (self.theirs,)
-        self.words = ["-netdev",
-                      f"dgram,id={netdev},local.type=fd,local.str={self.theirs.fileno()}"]
+        super().__init__(netdev)
         self.seen: list[str] = []
         self._file = file
         self._downloads: dict[int, tuple[int, int]] = {}
         """By our port: the client's, and the size of a block."""
         self._ports = itertools.count(2000)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> "Server":
-        self.ours.settimeout(0.2)
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self._done.set()
-        self._thread.join()
-        self.ours.close()
-        self.theirs.close()
 
     def _run(self) -> None:
         while not self._done.is_set():

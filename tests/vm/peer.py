@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""The other end of a network card's wire, for tests/vm/net.c: echoes frames, and does as told."""
+"""The other end of a network card's wire; and for tests/vm/net.c, who is there: echoes frames, and
+does as told."""
 
 import socket
 import threading
 import time
 from types import TracebackType
+from typing import Self
 
 from lab.qmp import Qmp
 
@@ -13,28 +15,18 @@ ECHO, COMMAND = b"\x88\xb5", b"\x88\xb6"
 DOWN_SECONDS = 1.0
 
 
-class Peer:
-    """One card's peer, at work for as long as its with-block lasts. `words` are QEMU's arguments
-    for the card's network, and `fds` the files that they name."""
+class Wire:
+    """From QEMU's network `netdev` to a thread, at work for as long as its with-block lasts. `words`
+    are QEMU's arguments for the network, and `fds` the files that they name."""
 
-    def __init__(self, number: int) -> None:
-        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.monitor, monitor = socket.socketpair()
-        for end in (self.ours, self.theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.netdev = f"net{number}"
-        self.card = f"card{number}"
-        self.fds = (self.theirs, monitor)
-        self.words = [
-            "-netdev", f"dgram,id={self.netdev},local.type=fd,local.str={self.theirs.fileno()}",
-            "-chardev", f"socket,id=peer{number},fd={monitor.fileno()}",
-            "-mon", f"chardev=peer{number},mode=control"]
-        self.flooded = 0
+    def __init__(self, netdev: str) -> None:
+        self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.fds = [theirs]
+        self.words = ["-netdev", f"dgram,id={netdev},local.type=fd,local.str={theirs.fileno()}"]
         self._done = threading.Event()
-        self._flooding = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Peer":
+    def __enter__(self) -> Self:
         self.ours.settimeout(0.2)
         self._thread.start()
         return self
@@ -43,8 +35,34 @@ class Peer:
                  trace: TracebackType | None) -> None:
         self._done.set()
         self._thread.join()
-        for end in (self.ours, self.monitor, *self.fds):
+        for end in (self.ours, *self.fds):
             end.close()
+
+    def _run(self) -> None:
+        """What the thread does, until self._done is set."""
+        raise NotImplementedError
+
+
+class Peer(Wire):
+    """One card's peer."""
+
+    def __init__(self, number: int) -> None:
+        self.netdev = f"net{number}"
+        self.card = f"card{number}"
+        super().__init__(self.netdev)
+        self.monitor, monitor = socket.socketpair()
+        for end in (self.ours, *self.fds):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.fds.append(monitor)
+        self.words += ["-chardev", f"socket,id=peer{number},fd={monitor.fileno()}",
+                       "-mon", f"chardev=peer{number},mode=control"]
+        self.flooded = 0
+        self._flooding = False
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        self.monitor.close()
 
     def _run(self) -> None:
         number = 0
