@@ -2,6 +2,7 @@
 """The judgement on Xen: how each disk was when the operating system took over, by the trace of
 XenStore, and what the kernels and the hypervisor had to say."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,11 @@ class XenHandOver:
     """Requests that the firmware sent to XenStore, hvmloader's among them."""
     exit_messages: int = 0
     """Those from the first word of the last closing on."""
+    exit_words: int = 0
+    """Those of them that say something. How often the firmware looks at a backend's state is for
+    the backend's pace to decide; what it says is not."""
+    exit_turns: list[str] = field(default_factory=list)
+    """The frontends' states in that closing, each once for all disks that follow one another."""
     held: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """Those of the whole domain; the devices have their own."""
@@ -77,7 +83,12 @@ def judge(store: Store, domain: int, devices: Sequence[int]) -> XenHandOver:
     seen.messages = len(firmware)
     begin = _closing_begins(store, domain, end)
     if begin is not None:
-        seen.exit_messages = sum(message.index >= begin for message in firmware)
+        closing = [message for message in firmware if message.index >= begin]
+        seen.exit_messages = len(closing)
+        seen.exit_words = sum(message.kind != "READ" for message in closing)
+        seen.exit_turns = [STATES[int(state)] for state, _ in itertools.groupby(
+            message.value for message in closing
+            if message.kind == "WRITE" and message.path.endswith("/state"))]
     if end is not None:
         _judge_domain(seen, store, domain, start, end)
     return seen

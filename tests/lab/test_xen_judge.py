@@ -109,7 +109,9 @@ def test_clean() -> None:
         "frontend Closed", "backend Closed", "frontend Initialising", "backend InitWait",
         "the operating system's first word to XenStore",
         "connected by the operating system's own driver"]
-    assert seen.messages > seen.exit_messages == 6
+    assert seen.messages > seen.exit_messages == 7
+    assert seen.exit_words == 6
+    assert seen.exit_turns == ["Closing", "Closed", "Initialising"]
     before, after, connected = seen.snapshots[NAME]
     assert before.frontend["state"] == before.backend["state"] == "4"
     assert before.frontend["ring-ref"] == "8"
@@ -267,7 +269,7 @@ def test_never_driven() -> None:
     maker.linux()
     seen = judged(maker)
     assert problems(maker) == "" and not seen.hand_over.devices[0].driven
-    assert seen.exit_messages == 0
+    assert seen.exit_messages == 0 and not seen.exit_turns
     report = Report(hand_over=seen.hand_over)
     judge_all(report, seen)
     assert f"never connected by the firmware: {NAME}" in report.held

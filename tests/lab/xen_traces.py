@@ -80,6 +80,7 @@ class Maker:
 
     def close(self) -> None:
         self.both("5", "5")
+        self.ask(GUEST, "READ", f"/local/domain/0/{BACK}/state ", "5")
         self.both("6", "6")
         self.both("1", "2")
 
