@@ -32,7 +32,7 @@ $(BUILD)/efi/%.o: %.c
 # An application: list its objects as prerequisites of build/<path>.efi.
 EFI_LINK_APP = $(EFI_LD) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $(filter %.o,$^)
 
-include $(wildcard core/*.mk uefi/*.mk rom/*.mk audit/*.mk lab/*.mk tests/*.mk bench/*.mk)
+include $(wildcard core/*.mk uefi/*.mk bios/*.mk rom/*.mk audit/*.mk lab/*.mk tests/*.mk bench/*.mk)
 
 .PHONY: all
 all: $(BUILD)/baton.efi $(BUILD)/baton.rom $(BUILD)/audit/handover.efi

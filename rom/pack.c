@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /*
- * baton-pack -o ROM IMAGE.efi
+ * baton-pack -o ROM [-b IMAGE.bin] IMAGE.efi
  *
  * Packs images into a PCI expansion ROM (PCI Firmware Specification 3.3 §5.1; UEFI 2.10 §14.4.2 for
- * the EFI image). Firmware walks the images in order until the one marked as the last, so that an
- * image for another firmware can stand before this one.
+ * the EFI image). Firmware walks the images in order until the one marked as the last, and takes
+ * the one that is for it. The PC-BIOS image, which has its headers in it, comes first: that is
+ * where those look that were made before there were others.
  *
  * Exit status: 0 packed; 1 the input is no image that firmware would run; 2 it could not be done.
  */
@@ -196,19 +197,65 @@ static void check_driver(const char *path, struct bytes file)
     }
 }
 
-/* Appends an image to the ROM, in whole units; `last` marks the end of the ROM. */
+/* Makes room for one more image of so many bytes: zeroes, in whole units. */
+static uint8_t *append(struct bytes *rom, size_t bytes)
+{
+    size_t whole = (bytes + UNIT - 1) / UNIT * UNIT;
+
+    rom->data = realloc(rom->data, rom->size + whole);
+    if (!rom->data)
+        fail(NOT_DONE, "out of memory");
+    uint8_t *image = rom->data + rom->size;
+    memset(image, 0, whole);
+    rom->size += whole;
+    return image;
+}
+
+/* ---- The PC-BIOS image ---- */
+
+/* Its length is a byte. */
+#define BIOS_UNITS_MAX 0xffu
+#define PCIR_POINTER   0x18u
+#define CODE_TYPE_BIOS 0
+
+static void check_bios(const char *path, struct bytes file)
+{
+    if (file.size <= PCIR_POINTER + 2 || get16(file.data) != 0xaa55)
+        fail(BAD_INPUT, "%s: not a PC-BIOS option ROM image", path);
+    if (file.size >= (size_t)BIOS_UNITS_MAX * UNIT)
+        fail(BAD_INPUT, "%s: too large for a PC-BIOS option ROM image", path);
+    size_t at = get16(file.data + PCIR_POINTER);
+    if (at + PCIR_BYTES > file.size || memcmp(file.data + at, "PCIR", 4) != 0 ||
+        file.data[at + 0x14] != CODE_TYPE_BIOS)
+        fail(BAD_INPUT, "%s: no PCI data structure of a PC-BIOS image where its header says", path);
+}
+
+/* Appends it with its lengths, and a last byte that makes the sum of all of them 0. */
+static void append_bios(struct bytes *rom, struct bytes bios)
+{
+    size_t start = rom->size;
+    uint8_t *image = append(rom, bios.size + 1);
+    size_t bytes = rom->size - start;
+    uint8_t sum = 0;
+
+    memcpy(image, bios.data, bios.size);
+    uint8_t *pcir = image + get16(image + PCIR_POINTER);
+    image[2] = (uint8_t)(bytes / UNIT);
+    put16(pcir + 0x10, image[2]);
+    put16(pcir + 0x16, image[2]); /* nor does it grow when it runs */
+    for (size_t i = 0; i < bytes; i++)
+        sum = (uint8_t)(sum + image[i]);
+    image[bytes - 1] = (uint8_t)-sum;
+}
+
+/* Appends an EFI image to the ROM; `last` marks the end of the ROM. */
 static void append_driver(struct bytes *rom, struct bytes driver, bool last)
 {
     size_t list = ROM_HEADER + PCIR_BYTES;
     size_t start = (list + 2 * DEVICES + 15u) & ~(size_t)15;
     size_t units = (start + driver.size + UNIT - 1) / UNIT;
-
-    rom->data = realloc(rom->data, rom->size + units * UNIT);
-    if (!rom->data)
-        fail(NOT_DONE, "out of memory");
-    uint8_t *image = rom->data + rom->size;
+    uint8_t *image = append(rom, start + driver.size);
     uint8_t *pcir = image + ROM_HEADER;
-    memset(image, 0, units * UNIT);
 
     put16(image, 0xaa55);
     put16(image + 2, (uint16_t)units);
@@ -234,27 +281,35 @@ static void append_driver(struct bytes *rom, struct bytes driver, bool last)
         put16(image + list + 2 * (i - 1), devices[i]); /* and a zero ends it */
 
     memcpy(image + start, driver.data, driver.size);
-    rom->size += units * UNIT;
 }
 
 int main(int argc, char **argv)
 {
-    const char *out = NULL;
+    const char *out = NULL, *bios_path = NULL;
     int option;
 
-    while ((option = getopt(argc, argv, "o:")) != -1) {
-        if (option != 'o')
+    while ((option = getopt(argc, argv, "o:b:")) != -1) {
+        if (option == 'o')
+            out = optarg;
+        else if (option == 'b')
+            bios_path = optarg;
+        else
             break;
-        out = optarg;
     }
     if (option != -1 || !out || !*out || optind + 1 != argc) {
-        fprintf(stderr, "usage: %s -o ROM IMAGE.efi\n", argv[0]);
+        fprintf(stderr, "usage: %s -o ROM [-b IMAGE.bin] IMAGE.efi\n", argv[0]);
         return NOT_DONE;
     }
 
     struct bytes driver = read_file(argv[optind]);
     struct bytes rom = {NULL, 0};
     check_driver(argv[optind], driver);
+    if (bios_path) {
+        struct bytes bios = read_file(bios_path);
+        check_bios(bios_path, bios);
+        append_bios(&rom, bios);
+        free(bios.data);
+    }
     append_driver(&rom, driver, true);
     write_file(out, rom);
     free(driver.data);

@@ -5,5 +5,5 @@ $(BUILD)/baton-pack: rom/pack.c
 	@mkdir -p $(@D)
 	gcc $(CFLAGS) -MMD -MP -o $@ $<
 
-$(BUILD)/baton.rom: $(BUILD)/baton.efi $(BUILD)/baton-pack
-	$(BUILD)/baton-pack -o $@ $(BUILD)/baton.efi
+$(BUILD)/baton.rom: $(BUILD)/baton.efi $(BUILD)/bios/rom.bin $(BUILD)/baton-pack
+	$(BUILD)/baton-pack -o $@ -b $(BUILD)/bios/rom.bin $(BUILD)/baton.efi

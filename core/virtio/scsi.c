@@ -62,7 +62,7 @@ static enum result read_config(struct scsi *scsi)
     /* What is mapped is one segment: any seg_max will do. */
     scsi->most_bytes = UINT32_MAX / 2;
     if (sectors != 0 && sectors * SECTOR < scsi->most_bytes)
-        scsi->most_bytes = sectors * SECTOR;
+        scsi->most_bytes = (size_t)(sectors * SECTOR);
     scsi->commands_per_unit = config32(scsi, offsetof(struct virtio_scsi_config, cmd_per_lun));
     /* A limit that is never reached need not be looked at for each command. */
     if (scsi->commands_per_unit >= RING_SLOTS_MAX)

@@ -8,14 +8,19 @@
 
 void *memcpy(void *to, const void *from, size_t bytes);
 void *memset(void *to, int value, size_t bytes);
+int memcmp(const void *a, const void *b, size_t bytes);
 
 void *memcpy(void *to, const void *from, size_t bytes)
 {
     void *cursor = to;
-    size_t words = bytes / sizeof(uint64_t);
+    size_t words = bytes / sizeof(uintptr_t);
 
-    bytes %= sizeof(uint64_t);
+    bytes %= sizeof(uintptr_t);
+#ifdef __x86_64__
     __asm__ volatile("rep movsq" : "+D"(cursor), "+S"(from), "+c"(words) : : "memory");
+#else
+    __asm__ volatile("rep movsl" : "+D"(cursor), "+S"(from), "+c"(words) : : "memory");
+#endif
     __asm__ volatile("rep movsb" : "+D"(cursor), "+S"(from), "+c"(bytes) : : "memory");
     return to;
 }
@@ -25,4 +30,14 @@ void *memset(void *to, int value, size_t bytes)
     void *cursor = to;
     __asm__ volatile("rep stosb" : "+D"(cursor), "+c"(bytes) : "a"(value) : "memory");
     return to;
+}
+
+int memcmp(const void *a, const void *b, size_t bytes)
+{
+    const unsigned char *left = a, *right = b;
+
+    for (; bytes; bytes--, left++, right++)
+        if (*left != *right)
+            return *left - *right;
+    return 0;
 }

@@ -14,6 +14,7 @@ from lab.paths import BUILD, ROM
 
 PACK = BUILD / "baton-pack"
 DRIVER = BUILD / "baton.efi"
+BIOS = BUILD / "bios" / "rom.bin"
 BAD_INPUT, NOT_DONE = 1, 2
 
 VIRTIO = 0x1AF4
@@ -68,8 +69,31 @@ def check_rom(rom: bytes, driver: bytes) -> None:
     assert len(rom) - start - len(driver) < 512
 
 
+def check_bios(image: bytes, code: bytes) -> None:
+    """The PC-BIOS image, whose lengths and sum are the packer's."""
+    assert number(image, 0, 2) == 0xAA55 and image[3] == 0xE9
+    assert image[2] * 512 == len(image)
+    assert sum(image) % 256 == 0
+    pcir, pnp = number(image, 0x18, 2), number(image, 0x1A, 2)
+    assert pcir % 4 == 0 and image[pcir:pcir + 4] == b"PCIR"
+    assert struct.unpack_from("<HHHHB", image, pcir + 4) == (0x5853, 1, 0, 0x1C, 3)
+    assert (number(image, pcir + 0x10, 2), number(image, pcir + 0x16, 2)) == (image[2], image[2])
+    assert (image[pcir + 0x14], image[pcir + 0x15]) == (0, 0)  # PC-AT, and another image follows
+    assert pnp % 16 == 0 and image[pnp:pnp + 4] == b"$PnP"
+    told = {2, pcir + 0x10, pcir + 0x11, pcir + 0x16, pcir + 0x17}
+    assert [at for at, byte in enumerate(code) if byte != image[at] and at not in told] == []
+    assert not any(image[len(code):-1]) and len(image) - len(code) <= 512
+
+
 def test_the_rom() -> None:
-    check_rom(ROM.read_bytes(), DRIVER.read_bytes())
+    rom = ROM.read_bytes()
+    end = rom[2] * 512
+    check_bios(rom[:end], BIOS.read_bytes())
+    check_rom(rom[end:], DRIVER.read_bytes())
+
+
+def test_the_bios_image_is_small() -> None:
+    assert 4096 < BIOS.stat().st_size < 48 << 10
 
 
 def test_the_driver_is_small() -> None:
@@ -81,7 +105,7 @@ def test_packed_again(tmp_path: Path) -> None:
     """The same input gives the same ROM, over what was there before."""
     out = tmp_path / "out.rom"
     out.write_bytes(b"old" * 100000)
-    done = pack("-o", out, DRIVER)
+    done = pack("-o", out, "-b", BIOS, DRIVER)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert out.read_bytes() == ROM.read_bytes()
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.rom"]
@@ -96,7 +120,52 @@ def test_any_length(tmp_path: Path, extra: int) -> None:
     check_rom((tmp_path / "out.rom").read_bytes(), driver)
 
 
+@pytest.mark.parametrize("extra", [0, 1, 511, 512, 513])
+def test_any_length_of_the_bios_image(tmp_path: Path, extra: int) -> None:
+    code = BIOS.read_bytes() + b"\xcc" * extra
+    path = tmp_path / "bios.bin"
+    path.write_bytes(code)
+    assert pack("-o", tmp_path / "out.rom", "-b", path, DRIVER).returncode == 0
+    rom = (tmp_path / "out.rom").read_bytes()
+    end = rom[2] * 512
+    check_bios(rom[:end], code)
+    check_rom(rom[end:], DRIVER.read_bytes())
+
+
 # ---- What it refuses ----
+
+def without_pcir() -> bytes:
+    return BIOS.read_bytes().replace(b"PCIR", b"RICP")
+
+
+def pcir_outside() -> bytes:
+    code = bytearray(BIOS.read_bytes())
+    code[0x18:0x1A] = b"\xff\xff"
+    return bytes(code)
+
+
+def for_efi() -> bytes:
+    code = bytearray(BIOS.read_bytes())
+    code[number(code, 0x18, 2) + 0x14] = 3
+    return bytes(code)
+
+
+@pytest.mark.parametrize(("make", "says"), [
+    (lambda: b"", "not a PC-BIOS option ROM image"),
+    (lambda: b"\x55\xaa", "not a PC-BIOS option ROM image"),
+    (lambda: b"MZ" + bytes(100), "not a PC-BIOS option ROM image"),
+    (lambda: b"\x55\xaa" + bytes(100), "no PCI data structure"),
+    (without_pcir, "no PCI data structure"),
+    (pcir_outside, "no PCI data structure"),
+    (for_efi, "no PCI data structure"),
+    (lambda: BIOS.read_bytes() + bytes(128 << 10), "too large"),
+], ids=["empty", "signature", "another", "no-pcir", "not-pcir", "outside", "efi", "large"])
+def test_bad_bios_images(tmp_path: Path, make: Callable[[], bytes], says: str) -> None:
+    (tmp_path / "bios.bin").write_bytes(make())
+    done = pack("-o", tmp_path / "out.rom", "-b", tmp_path / "bios.bin", DRIVER)
+    refused(done, BAD_INPUT, says, tmp_path, {"bios.bin"})
+
+
 
 def changed(offset: int, data: bytes) -> bytes:
     """The driver with something in its PE headers changed; the offset counts from "PE"."""

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+/* Post Memory Manager Specification 1.01 §3.2. */
+
+#include "bios/memory.h"
+#include "bios/start.h"
+
+#define PAGE    4096u
+#define PARTS   64u
+#define NO_NAME 0xffffffffu
+
+struct part {
+    uint32_t given, start, bytes;
+};
+
+static struct part parts[PARTS];
+static unsigned count;
+
+void *at_physical(uint32_t address)
+{
+    /* The compiler takes what is at 0 for nothing at all. */
+    __asm__("" : "+r"(address));
+    return (void *)(uintptr_t)address;
+}
+
+void *memory_get(size_t bytes)
+{
+    /* One page more, because alignment is only asked for by newer specifications. */
+    uint32_t whole = ((uint32_t)bytes + PAGE - 1) & ~(PAGE - 1);
+    uint32_t paragraphs = (whole + PAGE) / 16;
+    uint16_t arguments[] = {
+        PMM_ALLOCATE,      (uint16_t)paragraphs, (uint16_t)(paragraphs >> 16),
+        (uint16_t)NO_NAME, NO_NAME >> 16,        PMM_HIGH_FOR_GOOD,
+    };
+    struct registers registers = {0};
+
+    if (whole < bytes || count == PARTS)
+        return NULL;
+    call_real(start_pmm, &registers, arguments, sizeof(arguments) / sizeof(arguments[0]));
+    uint32_t given = registers.edx << 16 | (registers.eax & 0xffff);
+    if (given == 0)
+        return NULL;
+    uint32_t start = (given + PAGE - 1) & ~(PAGE - 1);
+    parts[count++] = (struct part){given, start, whole};
+    return __builtin_memset(at_physical(start), 0, whole);
+}
+
+unsigned memory_mark(void)
+{
+    return count;
+}
+
+static void give_back(uint32_t given)
+{
+    uint16_t arguments[] = {PMM_FREE, (uint16_t)given, (uint16_t)(given >> 16)};
+    struct registers registers = {0};
+
+    call_real(start_pmm, &registers, arguments, sizeof(arguments) / sizeof(arguments[0]));
+}
+
+void memory_give_back(unsigned mark)
+{
+    while (count > mark)
+        give_back(parts[--count].given);
+}
+
+void memory_give_all_back(void)
+{
+    memory_give_back(0);
+    give_back((uint32_t)(uintptr_t)high_image);
+}
+
+static bool overlap(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes)
+{
+    return a < b + b_bytes && b < a + a_bytes;
+}
+
+bool memory_is_ours(uint32_t address, uint32_t bytes)
+{
+    if (overlap(address, bytes, (uint32_t)(uintptr_t)high_image, (uint32_t)(high_end - high_image)))
+        return true;
+    for (unsigned i = 0; i < count; i++)
+        if (overlap(address, bytes, parts[i].start, parts[i].bytes))
+            return true;
+    return false;
+}

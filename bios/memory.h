@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+/*
+ * Memory, seen from the 32-bit part: addresses are physical, and all that exists can be reached but
+ * what is above 4 GiB.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "bios/door.h"
+
+/* What is at a physical address. (The tests have another.) */
+void *at_physical(uint32_t address);
+
+static inline uint32_t physical_of(uint16_t segment, uint16_t offset)
+{
+    return ((uint32_t)segment << 4) + offset;
+}
+
+/* The BIOS data area. */
+#define BDA_DISKS 0x75
+
+static inline volatile uint8_t *bios_data(unsigned offset)
+{
+    return (volatile uint8_t *)at_physical(0x400u + offset);
+}
+
+/*
+ * Memory from the BIOS's PMM for good, which the operating system is told to leave alone (C8):
+ * page-aligned and zeroed. NULL if there is none. Only while the BIOS starts the ROM.
+ */
+void *memory_get(size_t bytes);
+
+/* Gives back all that memory_get() has given since memory_mark(): what nobody has seen. */
+unsigned memory_mark(void);
+void memory_give_back(unsigned mark);
+
+/* And the 32-bit part itself, which must not be entered again. */
+void memory_give_all_back(void);
+
+/* Whether any of these bytes are Baton's. */
+bool memory_is_ours(uint32_t address, uint32_t bytes);

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+/*
+ * The start: which disks there are, memory for them, a boot entry for each (BIOS Boot Specification
+ * 1.01 §3.3), and INT 13h. Then the boot connection vectors, by which the BIOS says in which order
+ * it wants them.
+ */
+
+#include "bios/drives.h"
+#include "bios/int13.h"
+#include "bios/log.h"
+#include "bios/memory.h"
+#include "bios/pci.h"
+#include "bios/start.h"
+#include "bios/virtio.h"
+
+uint64_t ticks_per_ms;
+uint32_t start_pmm;
+
+/* The real-mode stack of whoever has come in. */
+static uint32_t stack_ss, stack_esp;
+static uint8_t *rom; /* the image in the first MiB */
+static const struct rom_table *table;
+
+/* ---- Real mode ---- */
+
+static uint32_t frame_at(uint32_t ss, uint32_t esp)
+{
+    return (ss << 4) + (esp & 0xffff);
+}
+
+uint16_t call_real(uint32_t segment_offset, struct registers *registers, const uint16_t *arguments,
+                   unsigned count)
+{
+    uint32_t esp = stack_esp - sizeof(struct real_call) - count * 2;
+    struct real_call *call = at_physical(frame_at(stack_ss, esp));
+
+    call->registers = *registers;
+    call->ip = (uint16_t)segment_offset;
+    call->cs = (uint16_t)(segment_offset >> 16);
+    call->return_ip = table->called;
+    call->return_cs = (uint16_t)((uintptr_t)rom >> 4);
+    __builtin_memcpy(call->arguments, arguments, count * sizeof(*arguments));
+    const struct real_return *left = at_physical(go_real(BACK_CALL, stack_ss, esp));
+    *registers = left->registers;
+    return left->flags;
+}
+
+void open_window(void)
+{
+    go_real(BACK_WINDOW, stack_ss, stack_esp);
+}
+
+uint32_t interrupt_vector(unsigned number)
+{
+    return *(volatile uint32_t *)at_physical(number * 4);
+}
+
+uint32_t start_old13(void)
+{
+    return *(uint32_t *)(void *)(rom + table->old13);
+}
+
+/* ---- The clock ---- */
+
+#define PIT_HZ       1193182u
+#define PIT_COUNTER2 0x42
+#define PIT_CONTROL  0x43
+#define SPEAKER      0x61
+#define MEASURE_MS   10u
+
+/* The time-stamp counter against the timer's channel that is for the speaker: nobody needs that
+ * now. */
+static uint64_t measure_clock(void)
+{
+    const struct reg_window ports = {.base = 0, .bytes = 0x10000, .port = true};
+    const uint16_t count = PIT_HZ * MEASURE_MS / 1000;
+    uint8_t speaker = reg_read8(&ports, SPEAKER);
+
+    /* Gate on, speaker off; mode 0: the output goes up when it has counted down. */
+    reg_write8(&ports, SPEAKER, (uint8_t)((speaker & 0xfc) | 1));
+    reg_write8(&ports, PIT_CONTROL, 0xb0);
+    reg_write8(&ports, PIT_COUNTER2, (uint8_t)count);
+    reg_write8(&ports, PIT_COUNTER2, (uint8_t)(count >> 8));
+    uint64_t begin = clock_ticks();
+    /* A machine without this timer must not hang (C6); a counter of 1 GHz then has to do. */
+    for (uint32_t looks = 0; looks < 10000000 && !(reg_read8(&ports, SPEAKER) & 0x20); looks++)
+        ;
+    uint32_t ticks = (uint32_t)(clock_ticks() - begin);
+    reg_write8(&ports, SPEAKER, speaker);
+    return ticks / MEASURE_MS > 1000 ? ticks / MEASURE_MS : 1000000;
+}
+
+/* ---- The ROM ---- */
+
+#define UNIT          512u
+#define BOUNDARY      2048u
+#define ROM_SPACE     0xc0000u
+#define ROM_SPACE_END 0xf0000u
+#define RUNNING       1 /* in the table's signature, after the name */
+
+static uint16_t get16(const uint8_t *at)
+{
+    return (uint16_t)(at[0] | at[1] << 8);
+}
+
+static void put16(uint8_t *at, uint32_t value)
+{
+    at[0] = (uint8_t)value;
+    at[1] = (uint8_t)(value >> 8);
+}
+
+static uint8_t minus_sum(const uint8_t *from, size_t bytes)
+{
+    uint8_t sum = 0;
+
+    while (bytes--)
+        sum = (uint8_t)(sum - *from++);
+    return sum;
+}
+
+/* A BIOS may run the same ROM for several devices. The first has all disks. */
+static bool runs_already(void)
+{
+    for (uint32_t at = ROM_SPACE; at < ROM_SPACE_END; at += BOUNDARY) {
+        const uint8_t *other = at_physical(at);
+        const struct rom_table *its = (const struct rom_table *)(const void *)(other + ROM_TABLE);
+        if (get16(other) == 0xaa55 && other[2] != 0 && other != rom &&
+            !__builtin_memcmp(its->signature, "Baton", 5) && its->signature[5] == RUNNING)
+            return true;
+    }
+    return false;
+}
+
+/* The ROM is what it is so far and these bytes from `end` on, and no more. */
+static void rom_shrink(uint8_t *end)
+{
+    uint32_t bytes = (uint32_t)(end - rom);
+    uint8_t *pcir = rom + get16(rom + ROM_PCIR_POINTER);
+
+    while (bytes % UNIT != UNIT - 1)
+        rom[bytes++] = 0;
+    rom[2] = (uint8_t)((bytes + 1) / UNIT);
+    put16(pcir + 16, rom[2]);
+    pcir[21] |= 0x80; /* the last image */
+    rom[bytes] = 0;
+    rom[bytes] = minus_sum(rom, bytes + 1);
+}
+
+/* ---- Boot entries ---- */
+
+#define PNP_POINTER 0x1a
+#define PNP_NEXT    6
+
+static uint8_t *put_name(uint8_t *to, const struct drive *drive)
+{
+    const struct disk_info *info = &drive->disk->info;
+    char *at = put_text(put_text((char *)to, "Baton: "), drive->name);
+
+    at = put_decimal(put_text(at, ", "), info->blocks >> (20 - __builtin_ctz(info->block_size)));
+    return (uint8_t *)put_text(at, " MiB") + 1;
+}
+
+/* A PnP expansion header for each drive, one pointing to the next, the name, and its vector: push
+ * WHAT_BCV + the drive's number, jmp enter. */
+static uint8_t *put_entries(void)
+{
+    uint8_t *at = rom + table->headers, *link = rom + PNP_POINTER;
+    uint8_t *header = rom + get16(link);
+
+    for (unsigned i = 0; i < drives_count; i++) {
+        if (i != 0) {
+            header = (uint8_t *)(((uintptr_t)at + 15) & ~(uintptr_t)15);
+            at = header + PNP_BYTES;
+        }
+        put16(link, (uint32_t)(header - rom));
+        link = header + PNP_NEXT;
+        __builtin_memset(header, 0, PNP_BYTES);
+        __builtin_memcpy(header, "$PnP", 4);
+        header[4] = 1;
+        header[5] = PNP_BYTES / 16;
+        put16(header + 14, (uint32_t)(at - rom)); /* manufacturer, */
+        put16(header + 16, (uint32_t)(at - rom)); /* and product */
+        header[18] = 0x01;                        /* mass storage */
+        header[21] = 0x64;                        /* may be shadowed and cached; can be started */
+        at = put_name(at, &drives[i]);
+        put16(header + 22, (uint32_t)(at - rom));
+        *at++ = 0x6a;
+        *at++ = (uint8_t)(WHAT_BCV + i);
+        *at++ = 0xe9;
+        put16(at, table->enter - (uint32_t)(at + 2 - rom));
+        at += 2;
+    }
+    for (link = rom + PNP_POINTER; get16(link) != 0; link = rom + get16(link) + PNP_NEXT) {
+        header = rom + get16(link);
+        header[9] = minus_sum(header, PNP_BYTES);
+    }
+    return at;
+}
+
+/* ---- Numbers ---- */
+
+static void give_number(struct drive *drive)
+{
+    volatile uint8_t *disks = bios_data(BDA_DISKS);
+    uint8_t index = *disks;
+    uint8_t *bits = rom + table->drives;
+    char line[120], *at;
+
+    if (drive->number != 0 || index >= 0x80)
+        return;
+    drive->number = (uint8_t)(DRIVE_FIRST + index);
+    *disks = (uint8_t)(index + 1);
+    /* Read-only by now on some BIOSes: then virtual-8086 mode knows nothing of the drive. */
+    if (index < 16)
+        put16(bits, get16(bits) | 1u << index);
+    at = put_text(put_hex(put_text(line, "drive "), drive->number, 2), "h: ");
+    at = put_decimal(put_text(put_text(at, drive->name), ", "), drive->disk->info.blocks);
+    at = put_decimal(put_text(at, " sectors of "), drive->disk->info.block_size);
+    put_text(at, " bytes");
+    log_text(line);
+}
+
+static bool boot_specification(const struct frame *frame)
+{
+    const uint8_t *check =
+        at_physical(physical_of(frame->registers.es, (uint16_t)frame->registers.edi));
+
+    return !__builtin_memcmp(check, "$PnP", 4);
+}
+
+static void start(struct frame *frame)
+{
+    uint8_t *end = rom;
+
+    start_pmm = *(const uint32_t *)(const void *)(rom + table->pmm);
+    ticks_per_ms = measure_clock();
+    if (!runs_already())
+        pci_scan(virtio_found);
+    if (drives_count != 0) {
+        volatile uint32_t *vector = at_physical(0x13 * 4);
+        *(uint32_t *)(void *)(rom + table->old13) = *vector;
+        *vector = (uint32_t)(uintptr_t)rom << 12 | table->int13;
+        rom[ROM_TABLE + 5] = RUNNING;
+        end = put_entries();
+        if (!boot_specification(frame))
+            for (unsigned i = 0; i < drives_count; i++)
+                give_number(&drives[i]);
+    }
+    if (end != rom) {
+        rom_shrink(end);
+        return;
+    }
+    /* Nothing to do, and nothing of the ROM to stay. */
+    rom[2] = 0;
+    memory_give_all_back();
+}
+
+/* ---- Every entry ---- */
+
+/* Of struct frame's `what`. */
+static uint16_t serve(struct frame *frame)
+{
+    unsigned what = frame->what;
+
+    if (what == WHAT_INT13)
+        return int13(frame) ? LEAVE_IRET : LEAVE_CHAIN;
+    if (what == WHAT_INIT)
+        start(frame);
+    else if (what - WHAT_BCV < drives_count)
+        give_number(&drives[what - WHAT_BCV]);
+    return LEAVE_RETF;
+}
+
+void entered(struct frame *frame, uint32_t ss, uint32_t esp, uint32_t segment)
+{
+    uint32_t ss_before = stack_ss, esp_before = stack_esp;
+
+    rom = at_physical(segment << 4);
+    table = (const struct rom_table *)(const void *)(rom + ROM_TABLE);
+    back_offset = table->back;
+    stack_ss = ss;
+    stack_esp = esp;
+    frame->what = serve(frame);
+    stack_ss = ss_before;
+    stack_esp = esp_before;
+}
