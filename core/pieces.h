@@ -11,13 +11,17 @@
 #include "core/io_request.h"
 
 /* One bit each in pieces.busy. More would not make a disk faster, and each costs memory. */
+#ifndef PIECES_MAX
 #define PIECES_MAX 64u
+#endif
 
 /* How long a request without a time-out of its own may wait, nothing before it being finished
  * either, until the device is given up (C6). */
 #define PIECE_TIMEOUT_MS 30000
 /* How often to ask a device that is slow whether it has failed. */
+#ifndef PIECE_LOOK_MS
 #define PIECE_LOOK_MS 100
+#endif
 
 enum post {
     POSTED,

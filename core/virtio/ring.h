@@ -17,7 +17,9 @@ struct vring_avail;
 struct vring_used;
 
 /* One bit each in ring.busy. More would not make a disk faster, and each costs memory. */
+#ifndef RING_SLOTS_MAX
 #define RING_SLOTS_MAX 64u
+#endif
 
 struct ring {
     uint16_t size;  /* entries, as agreed with the device */

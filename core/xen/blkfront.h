@@ -25,8 +25,10 @@
  * pages that list theirs. Besides there is room for so many disks' rings, and for a request of each
  * through its own pages, so that no disk has to wait for another one's.
  */
-#define BLKFRONT_FLIGHT_PAGES  (32u * 17u)
-#define BLKFRONT_KEPT_PAGES    (16u * (FRONT_RING_PAGES + BLKFRONT_BOUNCE_PAGES))
+#define BLKFRONT_FLIGHT_PAGES (32u * 17u)
+#ifndef BLKFRONT_KEPT_PAGES
+#define BLKFRONT_KEPT_PAGES (16u * (FRONT_RING_PAGES + BLKFRONT_BOUNCE_PAGES))
+#endif
 #define BLKFRONT_RESERVE_PAGES (BLKFRONT_FLIGHT_PAGES + BLKFRONT_KEPT_PAGES)
 
 struct blkfront {

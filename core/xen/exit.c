@@ -140,10 +140,12 @@ static void step(struct xen *xen, const struct poor_door *door, unsigned state, 
 /* What a backend had from us is taken back. Whether none of it is ours any more. */
 static bool disconnect(struct xen *xen, struct xen_front *front)
 {
-    bool done = grants_take_back(&xen->grants, &front->shared);
+    bool done = true;
 
+    /* Others' buffers first, in case that there is not enough to exchange all for. */
     for (unsigned i = 0; i < front->flight_count; i++)
         done &= grants_take_back(&xen->grants, &front->flights[i]);
+    done &= grants_take_back(&xen->grants, &front->shared);
     event_close(&xen->events, front->port);
     front->port = 0;
     front->ring = NULL;

@@ -13,8 +13,10 @@
 
 #define GRANTS_PER_FRAME (XEN_PAGE / sizeof(grant_entry_v1_t))
 /* What Xen gives a domain unless told otherwise. */
+#ifndef GRANT_FRAMES_MAX
 #define GRANT_FRAMES_MAX 64u
-#define GRANTS_MAX       (GRANT_FRAMES_MAX * GRANTS_PER_FRAME)
+#endif
+#define GRANTS_MAX (GRANT_FRAMES_MAX * GRANTS_PER_FRAME)
 
 /* A list of entries, empty if 0: that one is the toolstack's. */
 typedef uint16_t grant_list;
