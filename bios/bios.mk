@@ -3,8 +3,11 @@
 
 BIOS_SRC := $(wildcard bios/*.c)
 BIOS_CC := clang --target=i386-unknown-none-elf
+# INT 13h has one request at a time, and memory that nobody else gets is dear.
+BIOS_LIMITS := -DPIECES_MAX=2u -DRING_SLOTS_MAX=2u -DPIECE_LOOK_MS=20 -DGRANT_FRAMES_MAX=1u \
+	-DBLKFRONT_KEPT_PAGES=0u
 BIOS_CFLAGS := -std=c11 -Os $(WARN) -ffreestanding -fno-stack-protector -fno-pic -fvisibility=hidden \
-	-mgeneral-regs-only -mno-80387 -ffunction-sections -fdata-sections -I. \
+	$(BIOS_LIMITS) -mgeneral-regs-only -mno-80387 -ffunction-sections -fdata-sections -I. \
 	-idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
 BIOS_OBJ := $(patsubst %.c,$(BUILD)/%.bios.o,$(BIOS_SRC) $(CORE_SRC) $(CORE_X86_SRC)) \
 	$(BUILD)/bios/high.bios.o

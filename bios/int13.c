@@ -25,16 +25,17 @@ enum {
 /* The upper end of what a segment and an offset can mean. */
 #define REAL_MODE_END 0x10fff0u
 
-/* How often to look at a device that shows nothing new before interrupts are let in, or the CPU is
- * given away. Not more often: the way to real mode and back is long. */
-#define LOOKS 4096u
+/* How often to look at a device that shows nothing new before interrupts are let in, since the way
+ * to real mode and back is long; and at one that may need our CPU, which is given away then. */
+#define LOOKS_ALONE  4096u
+#define LOOKS_SHARED 64u
 
 /* A call that is interrupted by another one for the same drives, from a timer's handler say. There
  * is one disk request at a time. */
 static bool busy;
 
-/* Where what is read only to see whether it can be goes. The largest block of all. */
-static uint8_t discarded[64u << 10] __attribute__((aligned(4096)));
+/* Where what is read only to see whether it can be goes. */
+static uint8_t discarded[16u << 10] __attribute__((aligned(4096)));
 
 /* ---- Registers ---- */
 
@@ -96,12 +97,12 @@ static uint8_t word_for(enum result result)
 /* Waits until the request is done, which it will be: the driver's bounds see to that (C6). */
 static void wait(struct disk *disk, bool interrupts)
 {
-    uint32_t looks = 0;
+    uint32_t looks = 0, most = disk->ops->wait ? LOOKS_SHARED : LOOKS_ALONE;
 
     while (busy) {
-        if (!disk->ops->ready(disk) && ++looks < LOOKS)
+        if (!disk->ops->ready(disk) && ++looks < most)
             continue;
-        if (looks == LOOKS) {
+        if (looks == most) {
             looks = 0;
             if (interrupts)
                 open_window();

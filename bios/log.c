@@ -2,9 +2,13 @@
 
 #include "bios/log.h"
 #include "bios/start.h"
+#include "core/xen/domain.h"
 
-#define DEBUG_PORT 0x402
-#define DEBUG_HERE 0xe9
+/* Where SeaBIOS writes its own log, too: QEMU's debug console, which tells whether it is there, and
+ * Xen's. */
+#define DEBUG_PORT     0x402
+#define DEBUG_HERE     0xe9
+#define DEBUG_PORT_XEN 0xe9
 
 static bool screen_left;
 
@@ -64,11 +68,13 @@ char *put_place(char *at, const struct pci_function *where)
 static void say(const char *text)
 {
     const struct reg_window ports = {.base = 0, .bytes = 0x10000, .port = true};
-    bool debug = reg_read8(&ports, DEBUG_PORT) == DEBUG_HERE;
+    uint16_t debug = xen_found()                                   ? DEBUG_PORT_XEN
+                     : reg_read8(&ports, DEBUG_PORT) == DEBUG_HERE ? DEBUG_PORT
+                                                                   : 0;
 
     for (; *text; text++) {
         if (debug)
-            reg_write8(&ports, DEBUG_PORT, (uint8_t)*text);
+            reg_write8(&ports, debug, (uint8_t)*text);
         if (screen_left)
             continue;
         struct registers registers = {.eax = 0x0e00u | (uint8_t)*text, .ebx = 7};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
-/* What people get to read: on the screen while the BIOS starts, and on QEMU's debug console always.
+/* What people get to read: on the screen while the BIOS starts, and on QEMU's or Xen's debug
+ * console always.
  */
 #pragma once
 

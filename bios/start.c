@@ -12,6 +12,7 @@
 #include "bios/pci.h"
 #include "bios/start.h"
 #include "bios/virtio.h"
+#include "bios/xen.h"
 
 uint64_t ticks_per_ms;
 uint32_t start_pmm;
@@ -228,6 +229,12 @@ static bool boot_specification(const struct frame *frame)
     return !__builtin_memcmp(check, "$PnP", 4);
 }
 
+static void device_found(const struct pci_device *device)
+{
+    virtio_found(device);
+    xen_platform_found(device);
+}
+
 static void start(struct frame *frame)
 {
     uint8_t *end = rom;
@@ -235,7 +242,7 @@ static void start(struct frame *frame)
     start_pmm = *(const uint32_t *)(const void *)(rom + table->pmm);
     ticks_per_ms = measure_clock();
     if (!runs_already())
-        pci_scan(virtio_found);
+        pci_scan(device_found);
     if (drives_count != 0) {
         volatile uint32_t *vector = at_physical(0x13 * 4);
         *(uint32_t *)(void *)(rom + table->old13) = *vector;
@@ -262,8 +269,12 @@ static uint16_t serve(struct frame *frame)
 {
     unsigned what = frame->what;
 
-    if (what == WHAT_INT13)
-        return int13(frame) ? LEAVE_IRET : LEAVE_CHAIN;
+    if (what == WHAT_INT13) {
+        if (!int13(frame))
+            return LEAVE_CHAIN;
+        log_leave_screen(); /* somebody is being started */
+        return LEAVE_IRET;
+    }
     if (what == WHAT_INIT)
         start(frame);
     else if (what - WHAT_BCV < drives_count)

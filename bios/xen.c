@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: BSD-2-Clause-Patent
+/*
+ * The domain's XenStore, grant table and event channels are Baton's from the start of the ROM on,
+ * for good: an operating system with drivers for Xen resets all of them before it uses them (C8).
+ */
+
+#include "bios/drives.h"
+#include "bios/log.h"
+#include "bios/memory.h"
+#include "bios/xen.h"
+#include "core/xen/blkfront.h"
+
+#define VENDOR    0x5853
+#define PLATFORM  0x0001
+#define XENSERVER 0x0002
+
+/* BAR 1 is memory space for pages of Xen's to appear in, and nothing else. */
+#define PLACE_BAR 1
+
+/* For the pages of one request of 127 sectors, wherever it begins in one, and of those that list
+ * them. Rings are not counted: they stay where they are if a backend does not let go. */
+#define RESERVE_PAGES 20u
+
+/* Sectors that an INT 13h caller may have room for. */
+#define BLOCK_MAX 4096u
+
+struct vbd {
+    struct blkfront blk;
+    struct rich_door door;
+    char name[16];
+};
+
+static struct pci_device platform;
+static struct xen xen;
+
+static void log_vbd(void *context, const char *sentence, uint64_t number)
+{
+    const struct vbd *vbd = context;
+    char line[200];
+
+    put_text(put_text(put_text(line, vbd->name), ": "), sentence);
+    log_line(NULL, line, number);
+}
+
+/* As the toolstack calls it (Xen's docs/man/xen-vbd-interface.7): xvda has 202 << 8, the next
+ * 16 more; from xvdq on, 1 << 28 and 256 more for each. */
+static void put_disk_name(char *at, uint32_t number)
+{
+    bool extended = number >> 28 & 1;
+    uint32_t index = extended ? (number & 0x0fffffff) >> 8 : (number & 0xff) >> 4;
+
+    if (!extended && number >> 8 != 202) {
+        put_decimal(put_text(at, "vbd "), number);
+        return;
+    }
+    at = put_text(at, "xvd");
+    if (index >= 26)
+        *at++ = (char)('a' + index / 26 % 26 - 1);
+    *at++ = (char)('a' + index % 26);
+    *at = 0;
+}
+
+static bool add_drive(struct vbd *vbd)
+{
+    struct drive *drive = drives_next();
+    const struct disk_info *info = &vbd->blk.disk.info;
+
+    if (vbd->blk.cdrom)
+        return false;
+    if (info->block_size > BLOCK_MAX) {
+        log_vbd(vbd, "INT 13h cannot have sectors of so many bytes:", info->block_size);
+        return false;
+    }
+    drive->disk = &vbd->blk.disk;
+    drive->path = (struct drive_path){.bus = platform.where.bus,
+                                      .device = platform.where.device,
+                                      .function = platform.where.function,
+                                      .lun = vbd->blk.number};
+    put_text(drive->name, vbd->name);
+    drives_add(drive);
+    return true;
+}
+
+static void disk_found(uint32_t number)
+{
+    unsigned mark = memory_mark();
+    struct vbd *vbd = memory_get(sizeof(*vbd));
+    struct dma_block memory;
+
+    if (!vbd || !drives_next()) {
+        log_line(&platform.where,
+                 vbd ? "too many disks; left alone is vbd"
+                     : "the BIOS has no more memory for disks; left alone is vbd",
+                 number);
+        memory_give_back(mark);
+        return;
+    }
+    put_disk_name(vbd->name, number);
+    vbd->door = platform.door;
+    vbd->door.context = vbd;
+    vbd->door.log = log_vbd;
+    if (blkfront_attach(&vbd->blk, &xen, &vbd->door, number, &memory.bytes)) {
+        memory_give_back(mark);
+        return;
+    }
+    memory.cpu = memory_get(memory.bytes);
+    memory.address = (uintptr_t)memory.cpu;
+    enum result result = memory.cpu ? blkfront_start(&vbd->blk, &memory) : RESULT_NO_MEMORY;
+    if (!result && add_drive(vbd))
+        return;
+    if (result)
+        log_vbd(vbd, "the disk cannot be had; error", result);
+    /* What a backend does not let go of is not given back (C5). */
+    if (blkfront_detach(&vbd->blk))
+        memory_give_back(mark);
+}
+
+void xen_platform_found(const struct pci_device *device)
+{
+    uint32_t numbers[DRIVES_MAX];
+    struct reg_window place;
+    size_t count;
+
+    if (device->vendor != VENDOR || (device->id != PLATFORM && device->id != XENSERVER) ||
+        xen.live || !xen_found())
+        return;
+    platform = *device;
+    pci_open(&platform);
+    if (!platform.door.bar(&platform, PLACE_BAR, &place)) {
+        log_line(&platform.where, "the platform device has no memory window; BAR", PLACE_BAR);
+        return;
+    }
+    if (xen_begin(&xen, &platform.door, &place))
+        return;
+
+    void *reserve = memory_get(RESERVE_PAGES * XEN_PAGE);
+    unsigned mark = memory_mark(), before = drives_count;
+    if (reserve)
+        grants_reserve(&xen.grants, reserve, RESERVE_PAGES);
+    if (!xen_list(&xen, &platform.door, numbers, DRIVES_MAX, &count))
+        for (size_t i = 0; i < count; i++)
+            disk_found(numbers[i]);
+    if (drives_count == before && memory_mark() == mark)
+        xen_end(&xen, &platform.door);
+}
