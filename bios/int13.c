@@ -5,9 +5,6 @@
 #include "bios/memory.h"
 #include "bios/start.h"
 
-#define FLAG_CARRY     0x0001u
-#define FLAG_INTERRUPT 0x0200u
-
 /* What AH says. */
 enum {
     GOOD = 0x00,
@@ -345,29 +342,7 @@ static uint8_t extensions_here(const struct call *call)
     return GOOD;
 }
 
-struct parameters {
-    uint16_t bytes;
-    uint16_t flags;
-    uint32_t cylinders, heads, sectors;
-    uint64_t blocks;
-    uint16_t block_size;
-    uint32_t configuration; /* EDD 2.0: of an ATA drive; all ones for none */
-    uint16_t key;
-    uint8_t path_bytes;
-    uint8_t reserved[3];
-    char host_bus[4];
-    char interface[8];
-    uint8_t bus, device, function, channel;
-    uint8_t reserved_too[4];
-    uint8_t rest[18]; /* the device path, a zero, and a checksum: of 8 bytes, or of 16 */
-} __attribute__((packed));
-_Static_assert(sizeof(struct parameters) == 74, "T13 1572D table 7");
-
-#define PARAMETERS_1       26u
-#define PARAMETERS_2       30u
-#define PARAMETERS_PHOENIX 66u /* of EDD 3.0 as Phoenix has it, and */
-#define PARAMETERS_T13     74u /* as T13 has it */
-#define GEOMETRY_VALID     0x0002
+#define GEOMETRY_VALID 0x0002
 
 static uint8_t drive_parameters(const struct call *call)
 {
@@ -399,7 +374,7 @@ static uint8_t drive_parameters(const struct call *call)
         .blocks = all,
         .block_size = (uint16_t)drive->disk->info.block_size,
         .configuration = UINT32_MAX,
-        .key = 0xbedd,
+        .key = PARAMETERS_KEY,
         .path_bytes = (uint8_t)(bytes - PARAMETERS_2),
         .host_bus = {'P', 'C', 'I', ' '},
         .interface = {'S', 'C', 'S', 'I', ' ', ' ', ' ', ' '},

@@ -46,6 +46,24 @@ uint16_t call_real(uint32_t segment_offset, struct registers *registers, const u
     return left->flags;
 }
 
+/* The interrupt's handler before us, with a buffer at DS:SI. */
+static uint16_t ask_before_us(struct registers *registers, void *buffer, uint32_t bytes)
+{
+    const uint16_t flags = 0x0002;
+    uint32_t esp = stack_esp;
+
+    stack_esp -= bytes;
+    void *there = at_physical(frame_at(stack_ss, stack_esp));
+    __builtin_memcpy(there, buffer, bytes);
+    registers->ds = (uint16_t)stack_ss;
+    registers->esi = stack_esp & 0xffff;
+    uint16_t left =
+        call_real(*(const uint32_t *)(const void *)(rom + table->old13), registers, &flags, 1);
+    __builtin_memcpy(buffer, there, bytes);
+    stack_esp = esp;
+    return left;
+}
+
 void open_window(void)
 {
     go_real(BACK_WINDOW, stack_ss, stack_esp);
@@ -54,11 +72,6 @@ void open_window(void)
 uint32_t interrupt_vector(unsigned number)
 {
     return *(volatile uint32_t *)at_physical(number * 4);
-}
-
-uint32_t start_old13(void)
-{
-    return *(uint32_t *)(void *)(rom + table->old13);
 }
 
 /* ---- The clock ---- */
@@ -132,7 +145,16 @@ static bool runs_already(void)
     return false;
 }
 
-/* The ROM is what it is so far and these bytes from `end` on, and no more. */
+/* The last byte makes the sum of all of them 0. */
+static void rom_seal(void)
+{
+    uint32_t bytes = rom[2] * UNIT;
+
+    rom[bytes - 1] = 0;
+    rom[bytes - 1] = minus_sum(rom, bytes);
+}
+
+/* The ROM ends here. */
 static void rom_shrink(uint8_t *end)
 {
     uint32_t bytes = (uint32_t)(end - rom);
@@ -143,8 +165,7 @@ static void rom_shrink(uint8_t *end)
     rom[2] = (uint8_t)((bytes + 1) / UNIT);
     put16(pcir + 16, rom[2]);
     pcir[21] |= 0x80; /* the last image */
-    rom[bytes] = 0;
-    rom[bytes] = minus_sum(rom, bytes + 1);
+    rom_seal();
 }
 
 /* ---- Boot entries ---- */
@@ -200,25 +221,59 @@ static uint8_t *put_entries(void)
 
 /* ---- Numbers ---- */
 
-static void give_number(struct drive *drive)
+static void set_number(struct drive *drive, uint8_t number)
 {
-    volatile uint8_t *disks = bios_data(BDA_DISKS);
-    uint8_t index = *disks;
-    uint8_t *bits = rom + table->drives;
     char line[120], *at;
 
-    if (drive->number != 0 || index >= 0x80)
-        return;
-    drive->number = (uint8_t)(DRIVE_FIRST + index);
-    *disks = (uint8_t)(index + 1);
-    /* Read-only by now on some BIOSes: then virtual-8086 mode knows nothing of the drive. */
-    if (index < 16)
-        put16(bits, get16(bits) | 1u << index);
+    drive->number = number;
     at = put_text(put_hex(put_text(line, "drive "), drive->number, 2), "h: ");
     at = put_decimal(put_text(put_text(at, drive->name), ", "), drive->disk->info.blocks);
     at = put_decimal(put_text(at, " sectors of "), drive->disk->info.block_size);
     put_text(at, " bytes");
     log_text(line);
+}
+
+static void give_number(struct drive *drive)
+{
+    volatile uint8_t *disks = bios_data(BDA_DISKS);
+    uint8_t index = *disks;
+    uint8_t *bits = rom + table->drives;
+
+    if (drive->number != 0 || index >= 0x80)
+        return;
+    *disks = (uint8_t)(index + 1);
+    /* Read-only by now on some BIOSes: then virtual-8086 mode knows nothing of the drive. */
+    if (index < 16) {
+        put16(bits, get16(bits) | 1u << index);
+        rom_seal();
+    }
+    set_number(drive, (uint8_t)(DRIVE_FIRST + index));
+}
+
+/* A number of the BIOS's is called for the first time: whether there is one of the devices behind
+ * it that we may take over. If so, it is ours now. */
+static bool take_over(uint8_t number)
+{
+    static uint32_t asked[4]; /* a bit for each number from 80h on */
+    uint32_t bit = 1u << (number & 31), *word = &asked[number >> 5 & 3];
+    struct parameters told = {.bytes = sizeof(told)};
+    struct registers registers = {.eax = 0x4800, .edx = number};
+
+    if (!virtio_waits() || number < DRIVE_FIRST || *word & bit)
+        return false;
+    *word |= bit;
+    /* How much it has filled in is not to be believed: SeaBIOS gives a path, and the length of an
+     * answer without. */
+    if (ask_before_us(&registers, &told, sizeof(told)) & FLAG_CARRY || told.key != PARAMETERS_KEY ||
+        __builtin_memcmp(told.host_bus, "PCI ", 4) != 0)
+        return false;
+    const struct drive_path path = {
+        .bus = told.bus, .device = told.device, .function = told.function};
+    struct drive *drive = virtio_take_over(&path);
+    if (!drive)
+        return false;
+    set_number(drive, number);
+    return true;
 }
 
 static bool boot_specification(const struct frame *frame)
@@ -243,12 +298,17 @@ static void start(struct frame *frame)
     ticks_per_ms = measure_clock();
     if (!runs_already())
         pci_scan(device_found);
-    if (drives_count != 0) {
+    if (drives_count != 0 || virtio_waits()) {
         volatile uint32_t *vector = at_physical(0x13 * 4);
         *(uint32_t *)(void *)(rom + table->old13) = *vector;
         *vector = (uint32_t)(uintptr_t)rom << 12 | table->int13;
         rom[ROM_TABLE + 5] = RUNNING;
         end = put_entries();
+        /* Which numbers those will have nobody knows yet; and virtual-8086 mode must not have a
+         * driver of the BIOS's wait for a device that is not its own any more. So it has none at
+         * all. */
+        if (virtio_waits())
+            put16(rom + table->drives, 0xffff);
         if (!boot_specification(frame))
             for (unsigned i = 0; i < drives_count; i++)
                 give_number(&drives[i]);
@@ -270,7 +330,7 @@ static uint16_t serve(struct frame *frame)
     unsigned what = frame->what;
 
     if (what == WHAT_INT13) {
-        if (!int13(frame))
+        if (!int13(frame) && !(take_over((uint8_t)frame->registers.edx) && int13(frame)))
             return LEAVE_CHAIN;
         log_leave_screen(); /* somebody is being started */
         return LEAVE_IRET;

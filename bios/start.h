@@ -9,9 +9,8 @@
 extern uint64_t ticks_per_ms; /* the rate of clock_ticks() */
 extern uint32_t start_pmm;    /* PMM's entry, segment and offset; only in the start */
 
-/* Where interrupts of real mode go, and where INT 13h went before us: segment and offset. */
+/* Where an interrupt of real mode goes: segment and offset. */
 uint32_t interrupt_vector(unsigned number);
-uint32_t start_old13(void);
 
 /*
  * Calls a real-mode function far: with these registers, and with the `count` words on the stack,

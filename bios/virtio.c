@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
+/*
+ * Disks on virtio, and whose they are.
+ *
+ * A device that nobody has set going is Baton's from the start of the ROM. One that the BIOS drives
+ * itself is in the BIOS's list of disks already, in the place that the user gave it, and has a
+ * number there. That is left as it is: when the number is first called, the BIOS is asked which
+ * device is behind it, and Baton takes that over. From then on the BIOS hears of it no more.
+ */
 
 #include "bios/drives.h"
 #include "bios/log.h"
 #include "bios/memory.h"
+#include "bios/start.h"
 #include "bios/virtio.h"
 #include "core/virtio/blk.h"
 
@@ -13,14 +22,27 @@
 #define BLK_TRANSITIONAL 0x1001
 #define BLK              0x1042
 
+/* For a device that is taken over later, when there is no more memory to be had: enough for any
+ * queue of this many entries. */
+#define TAKE_BYTES   (40u << 10)
+#define TAKE_ENTRIES 1024u
+
+/* Sectors that an INT 13h caller may have room for. */
+#define BLOCK_MAX 4096u
+
 /* One device and all that belongs to it: in memory that no operating system uses (C8). */
 struct bios_blk {
+    struct bios_blk *next; /* that waits to be taken over */
     struct pci_device pci;
     struct blk blk;
     struct dma_block shared;
 };
 
-static void add_drive(struct bios_blk *own)
+static struct bios_blk *waiting;
+
+/* ---- virtio-blk ---- */
+
+static struct drive *add_drive(struct bios_blk *own)
 {
     const struct virtio_device *device = &own->blk.requests.device;
     const struct pci_function *where = &own->pci.where;
@@ -37,23 +59,99 @@ static void add_drive(struct bios_blk *own)
         .bus = where->bus, .device = where->device, .function = where->function};
     put_place(put_text(drive->name, "virtio-blk at "), where);
     drives_add(drive);
+    return drive;
 }
 
-/* Whether the BIOS has the device in use by a driver of its own, which would go on believing so. */
-static bool is_taken(const struct pci_device *pci)
+static enum result check(const struct bios_blk *own)
+{
+    uint32_t block_size = own->blk.disk.info.block_size;
+
+    if (block_size <= BLOCK_MAX)
+        return RESULT_OK;
+    log_line(&own->pci.where, "INT 13h cannot have sectors of so many bytes:", block_size);
+    return RESULT_UNSUPPORTED;
+}
+
+/* ---- Taking over ---- */
+
+/* Whether the BIOS has the device in use, by a driver of its own which goes on believing so. */
+static bool in_use(const struct bios_blk *own, uint16_t *entries)
 {
     struct virtio_device device;
 
-    return virtio_find(&device, &pci->door, &pci->where) == RESULT_OK &&
-           (reg_read8(&device.exit.status, 0) & VIRTIO_CONFIG_S_DRIVER_OK) != 0;
+    if (virtio_find(&device, &own->pci.door, &own->pci.where) ||
+        !(reg_read8(&device.exit.status, 0) & VIRTIO_CONFIG_S_DRIVER_OK))
+        return false;
+    *entries = virtio_queue_size(&device, 0);
+    return true;
 }
+
+/* Remembers it for later. False if there is no memory for that: then it stays the BIOS's. */
+static bool remember(struct bios_blk *own, uint16_t entries)
+{
+    if (entries > TAKE_ENTRIES)
+        return false;
+    own->shared.cpu = memory_get(TAKE_BYTES);
+    own->shared.address = (uintptr_t)own->shared.cpu;
+    own->shared.bytes = TAKE_BYTES;
+    if (!own->shared.cpu)
+        return false;
+    own->next = waiting;
+    waiting = own;
+    return true;
+}
+
+bool virtio_waits(void)
+{
+    return waiting != NULL;
+}
+
+static struct bios_blk *waiting_at(const struct drive_path *path)
+{
+    struct bios_blk **link = &waiting, *own;
+
+    while ((own = *link)) {
+        const struct pci_function *where = &own->pci.where;
+        if (where->bus == path->bus && where->device == path->device &&
+            where->function == path->function) {
+            *link = own->next;
+            return own;
+        }
+        link = &own->next;
+    }
+    return NULL;
+}
+
+struct drive *virtio_take_over(const struct drive_path *path)
+{
+    struct bios_blk *own = waiting_at(path);
+    size_t bytes;
+
+    if (!own || !drives_next())
+        return NULL;
+    enum result result = blk_attach(&own->blk, &own->pci.door, &own->pci.where, &bytes);
+    if (!result)
+        result = check(own);
+    if (!result)
+        result = bytes > own->shared.bytes ? RESULT_NO_MEMORY : blk_start(&own->blk, &own->shared);
+    if (result) {
+        log_line(&own->pci.where, "the disk cannot be taken over; error", result);
+        blk_detach(&own->blk);
+        own->blk.disk.info = (struct disk_info){.block_size = DISK_SECTOR, .blocks = 1};
+    }
+    /* With or without success the BIOS's driver would wait for ever for a device that has been
+     * reset. So this is ours now, and its calls fail if it cannot be had. */
+    return add_drive(own);
+}
+
+/* ---- The start ---- */
 
 static void blk_found(const struct pci_device *device)
 {
     unsigned mark = memory_mark();
-    size_t bytes;
+    size_t bytes = 0;
+    uint16_t entries;
     struct bios_blk *own = memory_get(sizeof(*own));
-    enum result result;
 
     if (!own || !drives_next()) {
         log_text(own ? "there are too many disks" : "the BIOS has no more memory for disks");
@@ -62,19 +160,23 @@ static void blk_found(const struct pci_device *device)
     }
     own->pci = *device;
     pci_open(&own->pci);
-    if (is_taken(&own->pci)) {
-        memory_give_back(mark);
+    if (in_use(own, &entries)) {
+        if (!remember(own, entries))
+            memory_give_back(mark);
         return;
     }
-    result = blk_attach(&own->blk, &own->pci.door, &own->pci.where, &bytes);
+    enum result result = blk_attach(&own->blk, &own->pci.door, &own->pci.where, &bytes);
     if (result) {
         memory_give_back(mark); /* the device has seen none of it */
         return;
     }
-    own->shared.cpu = memory_get(bytes);
-    own->shared.address = (uintptr_t)own->shared.cpu;
-    own->shared.bytes = bytes;
-    result = own->shared.cpu ? blk_start(&own->blk, &own->shared) : RESULT_NO_MEMORY;
+    result = check(own);
+    if (!result) {
+        own->shared.cpu = memory_get(bytes);
+        own->shared.address = (uintptr_t)own->shared.cpu;
+        own->shared.bytes = bytes;
+        result = own->shared.cpu ? blk_start(&own->blk, &own->shared) : RESULT_NO_MEMORY;
+    }
     if (!result) {
         add_drive(own);
         return;
