@@ -4,7 +4,7 @@
 
 CORE_VIRTIO_SRC := core/pieces.c core/disk.c core/virtio/exit.c core/virtio/device.c \
 	core/virtio/ring.c core/virtio/requests.c core/virtio/blk.c core/virtio/scsi.c core/virtio/net.c \
-	core/cdb.c core/scan.c
+	core/cdb.c core/scan.c core/scsi_disk.c
 CORE_XEN_SRC := core/pieces.c core/disk.c core/xen/events.c core/xen/store.c core/xen/grants.c core/xen/exit.c \
 	core/xen/domain.c core/xen/blkfront.c
 CORE_SRC := $(sort $(CORE_VIRTIO_SRC) $(CORE_XEN_SRC))
