@@ -17,12 +17,10 @@
 #define SELECT_DATA16 0x20 /* all memory, with a 16-bit stack pointer */
 
 /* At the start of the 32-bit part. */
-#define HIGH_IMAGE           0  /* its bytes in the ROM */
-#define HIGH_BYTES           4  /* and in memory */
-#define HIGH_RELOCATIONS     8  /* where in it they are */
-#define HIGH_RELOCATIONS_END 12 /* and where they end */
-#define HIGH_ENTERED         16 /* where to enter, */
-#define HIGH_CALLED          24 /* and where to return to */
+#define HIGH_IMAGE   0  /* its bytes in the ROM */
+#define HIGH_BYTES   4  /* and in memory */
+#define HIGH_ENTERED 8  /* where to enter, */
+#define HIGH_CALLED  16 /* and where to return to */
 
 /* What is entered for. */
 #define WHAT_INIT  0
@@ -42,7 +40,8 @@
 /* Post Memory Manager. */
 #define PMM_ALLOCATE      0
 #define PMM_FREE          2
-#define PMM_HIGH_FOR_GOOD 0x000a /* extended memory, and permanent */
+#define PMM_HIGH          0x0002 /* extended memory, */
+#define PMM_HIGH_FOR_GOOD 0x000a /* and permanent */
 
 /* 40:F0, 16 bytes for whoever wants to tell somebody something. */
 #define INTER_APPLICATION 0x4f0
@@ -104,13 +103,14 @@ extern uint32_t back_offset;
 
 /* Goes to real mode with this stack, to do what BACK_… says but BACK_LEAVE, and comes back. Gives
  * the address of what is on that stack then. Another entry may come in the middle. */
-uint32_t go_real(uint32_t back, uint32_t ss, uint32_t esp);
+__attribute__((regparm(0))) uint32_t go_real(uint32_t back, uint32_t ss, uint32_t esp);
 
 /* The 32-bit part: where it begins, and its bytes. */
 extern uint8_t high_image[], high_end[];
 
 /* Called by high.S with the caller's frame, with what goes into SS and ESP to come back to it, and
  * with the segment that the ROM is in. */
-void entered(struct frame *frame, uint32_t ss, uint32_t esp, uint32_t segment);
+__attribute__((regparm(0))) void entered(struct frame *frame, uint32_t ss, uint32_t esp,
+                                         uint32_t segment);
 
 #endif

@@ -8,6 +8,8 @@
 
 #define DRIVES_MAX  16u
 #define DRIVE_FIRST 0x80u
+/* Bytes of a sector that an INT 13h caller may have room for. */
+#define DRIVE_BLOCK_MAX 4096u
 
 struct geometry {
     uint32_t cylinders, heads, sectors; /* a track's */

@@ -14,7 +14,7 @@
 
         .code32
 
-/* The linker puts four words before this, so that these are at HIGH_ENTERED and HIGH_CALLED. */
+/* The linker puts two words before this, so that these are at HIGH_ENTERED and HIGH_CALLED. */
         .section .head, "ax"
         jmp     in
         .balign 8

@@ -22,26 +22,38 @@ void *at_physical(uint32_t address)
     return (void *)(uintptr_t)address;
 }
 
+static uint32_t allocate(uint32_t bytes, uint16_t how)
+{
+    uint32_t paragraphs = (bytes + 15) / 16;
+    const uint16_t arguments[] = {
+        PMM_ALLOCATE,      (uint16_t)paragraphs, (uint16_t)(paragraphs >> 16),
+        (uint16_t)NO_NAME, NO_NAME >> 16,        how,
+    };
+    struct registers registers = {0};
+
+    call_real(start_pmm, &registers, arguments, sizeof(arguments) / sizeof(arguments[0]));
+    return registers.edx << 16 | (registers.eax & 0xffff);
+}
+
 void *memory_get(size_t bytes)
 {
     /* One page more, because alignment is only asked for by newer specifications. */
     uint32_t whole = ((uint32_t)bytes + PAGE - 1) & ~(PAGE - 1);
-    uint32_t paragraphs = (whole + PAGE) / 16;
-    uint16_t arguments[] = {
-        PMM_ALLOCATE,      (uint16_t)paragraphs, (uint16_t)(paragraphs >> 16),
-        (uint16_t)NO_NAME, NO_NAME >> 16,        PMM_HIGH_FOR_GOOD,
-    };
-    struct registers registers = {0};
+    uint32_t given =
+        whole >= bytes && count < PARTS ? allocate(whole + PAGE, PMM_HIGH_FOR_GOOD) : 0;
 
-    if (whole < bytes || count == PARTS)
-        return NULL;
-    call_real(start_pmm, &registers, arguments, sizeof(arguments) / sizeof(arguments[0]));
-    uint32_t given = registers.edx << 16 | (registers.eax & 0xffff);
     if (given == 0)
         return NULL;
     uint32_t start = (given + PAGE - 1) & ~(PAGE - 1);
     parts[count++] = (struct part){given, start, whole};
     return __builtin_memset(at_physical(start), 0, whole);
+}
+
+void *memory_borrow(size_t bytes)
+{
+    uint32_t given = allocate((uint32_t)bytes, PMM_HIGH);
+
+    return given ? __builtin_memset(at_physical(given), 0, bytes) : NULL;
 }
 
 unsigned memory_mark(void)
@@ -61,6 +73,11 @@ void memory_give_back(unsigned mark)
 {
     while (count > mark)
         give_back(parts[--count].given);
+}
+
+void memory_return(void *memory)
+{
+    give_back((uint32_t)(uintptr_t)memory);
 }
 
 void memory_give_all_back(void)

@@ -326,17 +326,14 @@ init:   pushfw
         .byte   0x67
         rep stosb
         /* And it is made for there. */
-        movl    HIGH_RELOCATIONS(%edx), %esi
-        movl    HIGH_RELOCATIONS_END(%edx), %edi
-        addl    %edx, %esi
-        addl    %edx, %edi
-1:      cmpl    %edi, %esi
-        jae     2f
-        movl    (%esi), %eax            /* Elf32_Rel: where; R_386_RELATIVE is all that there is */
+        leal    relocations(%ebx), %esi
+        movw    $(relocations_end - relocations) / 2, %cx
+        xorl    %eax, %eax
+1:      movw    (%esi), %ax
         addl    %edx, (%edx,%eax)
-        addl    $8, %esi
-        jmp     1b
-2:      movl    %cr0, %eax
+        addl    $2, %esi
+        loop    1b
+        movl    %cr0, %eax
         andb    $0xfe, %al
         movl    %eax, %cr0
         lgdtl   (%bp)
@@ -395,4 +392,7 @@ pmm:    .long   0
 
         .balign 16
 payload:
-        .incbin HIGH_IMAGE_FILE
+        .incbin HIGH
+relocations:
+        .incbin RELOCATIONS
+relocations_end:

@@ -342,7 +342,8 @@ static uint16_t serve(struct frame *frame)
     return LEAVE_RETF;
 }
 
-void entered(struct frame *frame, uint32_t ss, uint32_t esp, uint32_t segment)
+__attribute__((regparm(0))) void entered(struct frame *frame, uint32_t ss, uint32_t esp,
+                                         uint32_t segment)
 {
     uint32_t ss_before = stack_ss, esp_before = stack_esp;
 

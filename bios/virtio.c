@@ -18,17 +18,16 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 
-#define VENDOR           0x1af4
-#define BLK_TRANSITIONAL 0x1001
-#define BLK              0x1042
+#define VENDOR            0x1af4
+#define BLK_TRANSITIONAL  0x1001
+#define BLK               0x1042
+#define SCSI_TRANSITIONAL 0x1004
+#define SCSI              0x1048
 
 /* For a device that is taken over later, when there is no more memory to be had: enough for any
  * queue of this many entries. */
 #define TAKE_BYTES   (40u << 10)
 #define TAKE_ENTRIES 1024u
-
-/* Sectors that an INT 13h caller may have room for. */
-#define BLOCK_MAX 4096u
 
 /* One device and all that belongs to it: in memory that no operating system uses (C8). */
 struct bios_blk {
@@ -66,7 +65,7 @@ static enum result check(const struct bios_blk *own)
 {
     uint32_t block_size = own->blk.disk.info.block_size;
 
-    if (block_size <= BLOCK_MAX)
+    if (block_size <= DRIVE_BLOCK_MAX)
         return RESULT_OK;
     log_line(&own->pci.where, "INT 13h cannot have sectors of so many bytes:", block_size);
     return RESULT_UNSUPPORTED;
@@ -74,12 +73,11 @@ static enum result check(const struct bios_blk *own)
 
 /* ---- Taking over ---- */
 
-/* Whether the BIOS has the device in use, by a driver of its own which goes on believing so. */
-static bool in_use(const struct bios_blk *own, uint16_t *entries)
+bool virtio_in_use(const struct pci_device *pci, uint16_t *entries)
 {
     struct virtio_device device;
 
-    if (virtio_find(&device, &own->pci.door, &own->pci.where) ||
+    if (virtio_find(&device, &pci->door, &pci->where) ||
         !(reg_read8(&device.exit.status, 0) & VIRTIO_CONFIG_S_DRIVER_OK))
         return false;
     *entries = virtio_queue_size(&device, 0);
@@ -160,7 +158,7 @@ static void blk_found(const struct pci_device *device)
     }
     own->pci = *device;
     pci_open(&own->pci);
-    if (in_use(own, &entries)) {
+    if (virtio_in_use(&own->pci, &entries)) {
         if (!remember(own, entries))
             memory_give_back(mark);
         return;
@@ -193,4 +191,6 @@ void virtio_found(const struct pci_device *device)
         return;
     if (device->id == BLK_TRANSITIONAL || device->id == BLK)
         blk_found(device);
+    if (device->id == SCSI_TRANSITIONAL || device->id == SCSI)
+        virtio_scsi_found(device);
 }

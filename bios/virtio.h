@@ -9,6 +9,13 @@
  * if the BIOS has it in use. */
 void virtio_found(const struct pci_device *device);
 
+/* The same for an adapter, but that one in use is left alone. For virtio_found(). */
+void virtio_scsi_found(const struct pci_device *device);
+
+/* Whether the BIOS has the device in use, by a driver of its own which goes on believing so; and
+ * the entries of its first queue. */
+bool virtio_in_use(const struct pci_device *pci, uint16_t *entries);
+
 /* Whether there are devices that the BIOS has in use, and that may be taken over. */
 bool virtio_waits(void);
 

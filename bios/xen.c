@@ -21,9 +21,6 @@
  * them. Rings are not counted: they stay where they are if a backend does not let go. */
 #define RESERVE_PAGES 20u
 
-/* Sectors that an INT 13h caller may have room for. */
-#define BLOCK_MAX 4096u
-
 struct vbd {
     struct blkfront blk;
     struct rich_door door;
@@ -67,7 +64,7 @@ static bool add_drive(struct vbd *vbd)
 
     if (vbd->blk.cdrom)
         return false;
-    if (info->block_size > BLOCK_MAX) {
+    if (info->block_size > DRIVE_BLOCK_MAX) {
         log_vbd(vbd, "INT 13h cannot have sectors of so many bytes:", info->block_size);
         return false;
     }

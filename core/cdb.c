@@ -63,7 +63,7 @@ size_t cdb_block(const uint8_t *cdb, size_t cdb_bytes, enum dma_direction direct
     uint64_t lba = get(cdb + form->lba_at, form->lba_bytes) & form->last_lba;
     if (blocks - 1 > form->last_lba - lba)
         return 0;
-    size_t block = bytes / blocks;
+    size_t block = (size_t)(bytes / blocks);
     return block >= BLOCK_MIN && block <= BLOCK_MAX ? block : 0;
 }
 

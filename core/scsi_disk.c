@@ -339,7 +339,7 @@ static enum result identify(struct scsi_disk *disk, uint8_t *version, bool *qemu
     size_t at = 0;
 
     if (result) {
-        disk_log(disk, "the unit does not say what it is; result", result);
+        disk_log(disk, "the unit does not say what it is; result", (uint64_t)result);
         return result;
     }
     /* A qualifier of 0, for connected, and the type of a disk. */
@@ -383,7 +383,7 @@ static enum result measure(struct scsi_disk *disk, uint8_t version)
         }
     }
     if (result) {
-        disk_log(disk, "the unit does not say how large it is; result", result);
+        disk_log(disk, "the unit does not say how large it is; result", (uint64_t)result);
         return result;
     }
     if (block_size < DISK_SECTOR || (block_size & (block_size - 1)) != 0 ||
@@ -456,7 +456,7 @@ enum result scsi_disk_start(struct scsi_disk *disk, const struct rich_door *rich
         return result;
     result = ask(disk, &test_unit_ready);
     if (result) {
-        disk_log(disk, "the unit is not ready; result", result);
+        disk_log(disk, "the unit is not ready; result", (uint64_t)result);
         return result;
     }
     result = measure(disk, version);

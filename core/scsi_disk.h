@@ -17,7 +17,9 @@
 #include "core/pieces.h"
 #include "core/scsi.h"
 
+#ifndef SCSI_DISK_COMMANDS
 #define SCSI_DISK_COMMANDS 16u /* in flight at a time, of one unit */
+#endif
 
 /* How long one question may take, and how long all of them until no more are asked (C6). */
 #define SCSI_DISK_ASK_MS   5000
