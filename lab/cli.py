@@ -245,6 +245,9 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
                       "%(default)s)")
 
     machine = parser.add_argument_group("the machine")
+    machine.add_argument("--no-ip", action="store_true",
+                         help="switch the firmware's own IP stack off, and what sits on it, such as "
+                         "its iSCSI driver (OVMF only)")
     machine.add_argument("--machine", choices=MACHINES,
                          help="q35 comes without its SATA controller, pc with its IDE controller "
                          "(default: q35)")
@@ -283,7 +286,7 @@ def _audit_on_qemu(arguments: argparse.Namespace,
         rom=None if arguments.no_rom else arguments.rom or ROM, drivers=arguments.driver,
         memory=arguments.memory, machine=arguments.machine or "q35",
         accelerator=arguments.accel or "auto", as_found=arguments.as_found, stale=arguments.stale,
-        rebind=arguments.rebind, watch=arguments.watch,
+        rebind=arguments.rebind, watch=arguments.watch, no_ip=arguments.no_ip,
         timeout=arguments.timeout or audit.DEFAULT_TIMEOUT), progress)
 
 
@@ -293,6 +296,7 @@ def _audit_on_xen(arguments: argparse.Namespace,
         "--machine": "a guest of Xen's is of one kind",
         "--accel": "Xen itself runs under emulation",
         "--vars": "hvmloader keeps none; give --firmware a file with both",
+        "--no-ip": "hvmloader's firmware has no such switch",
     })
     return xen_audit.audit(xen_audit.Options(
         firmware=arguments.firmware, devices=arguments.device or (),

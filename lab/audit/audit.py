@@ -37,6 +37,9 @@ DEFAULT_TIMEOUT = 180.0
 MEMORY_MIN = 128
 
 # Without controllers that nobody has asked for, as far as the machine can be had so.
+# What OVMF's network drivers ask for before they start.
+_NO_IP = [word for version in (4, 6)
+          for word in ("-fw_cfg", f"name=opt/org.tianocore/IPv{version}Support,string=no")]
 _BARE = {"q35": "q35,sata=off", "pc": "pc"}
 
 
@@ -55,6 +58,8 @@ class Options:
     as_found: bool = False
     stale: bool = False
     rebind: bool = False
+    no_ip: bool = False
+    """Whether to switch the firmware's IP stack off."""
     watch: int = 1000
     """Milliseconds that a round of the watch lasts."""
     timeout: float = DEFAULT_TIMEOUT
@@ -121,6 +126,8 @@ def audit(options: Options, progress: Progress | None = None) -> Outcome:
             stack.enter_context(Flood(plan.networks))
             words = [word for driver in asked.drivers for word in driver.words]
             # QEMU has room for ten files or so, unless told otherwise, and aborts beyond.
+            if options.no_ip:
+                words += _NO_IP
             words += ["-global", f"fw_cfg_io.x-file-slots={64 + 2 * len(asked.drivers)}"]
             return Machine(
                 machine=_BARE[options.machine], accelerator=accelerator, memory=options.memory,
