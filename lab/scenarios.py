@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import gpt, guestlog, tools
+from lab import guestlog, tools
 from lab.audit.network import Flood, Network
 from lab.cache import file_sum
 from lab.errors import LabError
-from lab.guest import CD_SECTOR, NETWORK_LOADER, Guest, cdrom, guest, network
+from lab.guest import CD_SECTOR, NETWORK_LOADER, Guest, cdrom, guest, network, scratch_start
 from lab.inputs import check_cdrom, check_disk, is_cdrom, sector_size_of
 from lab.paths import ROM, shown
 from lab.progress import Progress
@@ -364,12 +364,7 @@ def expected_sum(path: Path, original: Path | None, index: int, sector_size: int
     anywhere else is found too."""
     data = bytearray(original.read_bytes() if original is not None else guestlog.pattern(
         500_000_000 + index * 1_000_000, path.stat().st_size))
-    start = 0
-    if original is not None:
-        partition = gpt.find(original, sector_size, "scratch")
-        if partition is None:
-            raise LabError(f"{shown(original)} has no scratch partition")
-        start = partition.start
+    start = scratch_start(original, sector_size) if original is not None else 0
     data[start:start + size] = guestlog.pattern(100_000_000 + index * 10_000_000, size)
     return hashlib.sha256(data).hexdigest()
 

@@ -3,6 +3,7 @@
 
 On a disk: GPT; an EFI system partition with Debian's GRUB; an ext4 root with Debian's kernel in
 /boot, a few of Debian's programs, and an init of ours; and a partition that tests may write to. On
+a disk for a PC BIOS: the same root, GRUB in front of it, and either kind of partition table. On
 a CD: El Torito, and the same root as ISO 9660. For the network: what a TFTP server needs, with the
 same kernel and the same initramfs, which there is all the system.
 """
@@ -17,13 +18,14 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
-from lab import gpt, tools
+from lab import gpt, mbr, tools
 from lab.cache import cached
 from lab.cpio import Cpio
 from lab.errors import LabError
 from lab.fat import boot_image
+from lab.guest import grub_pc
 from lab.packages import Archive, Package, unpack
 from lab.paths import LAB
 from lab.progress import Progress
@@ -53,10 +55,16 @@ CD_SECTOR = 2048
 
 _MIB = 1 << 20
 _ESP_SIZE = 8 * _MIB
+_BIOS_BOOT_SIZE = _MIB
 _SCRATCH_SIZE = 16 * _MIB
 
 _SEED = uuid.UUID("6d2f6a8e-9d2b-4c54-8d0b-2f6ee0a9a1f4")
 
+
+Partitions = Literal["mbr", "gpt"]
+PARTITIONS: tuple[Partitions, ...] = ("mbr", "gpt")
+"""What a PC BIOS can boot from: GRUB's core lies in the gap behind the first sector, or in a
+partition of its own."""
 
 NETWORK_LOADER = "grubnetx64.efi"
 """The file of the network's that firmware starts."""
@@ -75,15 +83,15 @@ class Guest:
 def _own_text() -> list[bytes]:
     """Whatever of ours shapes the disk: when it changes, the disk is made anew."""
     files = [*sorted(HERE.iterdir()), *(HERE.parent / name for name in
-                                        ("gpt.py", "cpio.py", "fat.py"))]
+                                        ("gpt.py", "mbr.py", "cpio.py", "fat.py"))]
     return [file.read_bytes() for file in files if file.is_file()]
 
 
 def _made(progress: Progress, what: str, file: str, more: Sequence[str], root_uuid: uuid.UUID,
-          sector_size: int, how: Callable[["_Maker", Path], None]) -> Guest:
+          sector_size: int, how: Callable[["_Maker", Path], None], grub: str = GRUB) -> Guest:
     """From the cache, or made now. `more` are packages that only this one needs."""
     def names(archive: Archive) -> Sequence[str]:
-        return [archive.depends(KERNEL_META, KERNEL), GRUB, BUSYBOX, *ROOT, *more]
+        return [archive.depends(KERNEL_META, KERNEL), grub, BUSYBOX, *ROOT, *more]
 
     packages = Archive(progress).obtain(names)
     kernel = next(package for name, package in packages.items() if re.fullmatch(KERNEL, name))
@@ -96,13 +104,20 @@ def _made(progress: Progress, what: str, file: str, more: Sequence[str], root_uu
             how(_Maker(packages, kernel, root_uuid, sector_size, scratch, step.tell), target)
 
     return Guest(cached(LAB, file, parts, make), root_uuid, f"{kernel.name} {kernel.version}",
-                 f"{GRUB} {packages[GRUB].version}")
+                 f"{grub} {packages[grub].version}")
 
 
 def guest(progress: Progress, sector_size: int = 512) -> Guest:
     """The guest's disk for this sector size."""
     return _made(progress, "disk", f"guest-{sector_size}.img", (),
                  uuid.uuid5(_SEED, f"root {sector_size}"), sector_size, _Maker.make_disk)
+
+
+def bios_disk(progress: Progress, partitions: Partitions) -> Guest:
+    """The guest's disk for a PC BIOS, with sectors of 512 bytes."""
+    return _made(progress, f"disk for a PC BIOS, {partitions.upper()}", f"guest-{partitions}.img",
+                 grub_pc.TOOLS, uuid.uuid5(_SEED, f"root {partitions}"), mbr.SECTOR,
+                 lambda maker, target: maker.make_bios_disk(target, partitions), grub_pc.IMAGES)
 
 
 def cdrom(progress: Progress) -> Guest:
@@ -173,15 +188,42 @@ class _Maker:
                                  ("root", gpt.LINUX_ROOT_X86_64, root_image.stat().st_size),
                                  ("scratch", gpt.LINUX_DATA, _SCRATCH_SIZE)], self.root_uuid)
         size = gpt.disk_size(partitions)
-        with target.open("wb") as disk:
-            disk.truncate(size)
-            for offset, data in gpt.tables(partitions, size, self.sector_size, self.root_uuid):
-                disk.seek(offset)
-                disk.write(data)
-            for partition, image in zip(partitions, (esp_image, root_image), strict=False):
-                disk.seek(partition.start)
-                with image.open("rb") as source:
-                    _copy_sparse(source.read(), disk)
+        _write_disk(target, size, [
+            *gpt.tables(partitions, size, self.sector_size, self.root_uuid),
+            *((partition.start, image.read_bytes())
+              for partition, image in zip(partitions, (esp_image, root_image), strict=False))])
+
+    def make_bios_disk(self, target: Path, partitions: Partitions) -> None:
+        root = self._file_system(self._root_tree(*self._kernel(),
+                                                 where=f"root=UUID={self.root_uuid}")).read_bytes()
+        self.tell("disk")
+        boot, core = grub_pc.make(self.packages, self.scratch,
+                                  {"mbr": "msdos1", "gpt": "gpt2"}[partitions])
+        if partitions == "gpt":
+            size, pieces = self._gpt_for_bios(boot, core, root)
+        else:
+            size, pieces = self._mbr_for_bios(boot, core, root)
+        _write_disk(target, size, pieces)
+
+    def _gpt_for_bios(self, boot: bytes, core: bytes,
+                      root: bytes) -> tuple[int, list[tuple[int, bytes]]]:
+        """A disk's size, and what is where on it."""
+        parts = gpt.layout([("bios", gpt.BIOS_BOOT, _BIOS_BOOT_SIZE),
+                            ("root", gpt.LINUX_ROOT_X86_64, len(root)),
+                            ("scratch", gpt.LINUX_DATA, _SCRATCH_SIZE)], self.root_uuid)
+        size = gpt.disk_size(parts)
+        code, core = grub_pc.place(boot, core, parts[0].start, parts[0].size)
+        return size, [*gpt.tables(parts, size, mbr.SECTOR, self.root_uuid), (0, code),
+                      (parts[0].start, core), (parts[1].start, root)]
+
+    def _mbr_for_bios(self, boot: bytes, core: bytes,
+                      root: bytes) -> tuple[int, list[tuple[int, bytes]]]:
+        parts = [mbr.Partition(mbr.LINUX, gpt.ALIGNMENT, len(root)),
+                 mbr.Partition(mbr.LINUX, gpt.ALIGNMENT + len(root), _SCRATCH_SIZE)]
+        code, core = grub_pc.place(boot, core, mbr.SECTOR, gpt.ALIGNMENT - mbr.SECTOR)
+        table = mbr.sector(parts, self.root_uuid.fields[0], code)
+        return parts[1].start + parts[1].size, [(0, table), (mbr.SECTOR, core),
+                                                (parts[0].start, root)]
 
     def _unpacked(self, package: Package, only: Sequence[str] = ()) -> Path:
         folder = self.scratch / package.name
@@ -304,6 +346,18 @@ def tell_loader(disk: Path, made: Guest, sector_size: int, *, console: str = "",
                    "::/EFI/debian/grub.cfg"], env={"MTOOLS_SKIP_CHECK": "1"})
 
 
+def scratch_start(disk: Path, sector_size: int) -> int:
+    """Where the part of the guest's disk begins that tests may write to: the partition of that
+    name, or the last one where partitions have no names."""
+    named = gpt.find(disk, sector_size, "scratch")
+    if named is not None:
+        return named.start
+    unnamed = [partition for partition in mbr.read(disk) if partition.kind == mbr.LINUX]
+    if not unnamed:
+        raise LabError(f"{disk.name} has no scratch partition")
+    return unnamed[-1].start
+
+
 def one_of(paths: Iterable[Path], what: str) -> Path:
     """The only one of these paths."""
     found = list(paths)
@@ -332,6 +386,15 @@ def modules_in_order(tree: Path, wanted: Sequence[str]) -> list[Path]:
     for name in wanted:
         add(name)
     return order
+
+
+def _write_disk(target: Path, size: int, pieces: Iterable[tuple[int, bytes]]) -> None:
+    """Make a disk image of this size with these bytes at these places, and zeros elsewhere."""
+    with target.open("wb") as disk:
+        disk.truncate(size)
+        for offset, data in pieces:
+            disk.seek(offset)
+            _copy_sparse(data, disk)
 
 
 def _copy_sparse(data: bytes, disk: BinaryIO) -> None:

@@ -13,7 +13,7 @@
 # the kernel's command line, as baton.tasks=WORD,WORD:
 #
 #   write=BYTES   write a pattern to every disk (of the root's disk: to the partition called
-#                 "scratch"), flush, forget what was cached, and read it back
+#                 "scratch", or its last one), flush, forget what was cached, and read it back
 #   nosum         do not read whole disks
 #   run=DISK:BYTES:WORD…   run the program that these first bytes of a disk are, with more words
 #                 between colons; what it says goes to the console as it is
@@ -82,16 +82,19 @@ done
 # Which device of a disk may be overwritten: the disk, or the part of the root's disk that is spare.
 spare_of()
 {
-    partitions=
+    partitions= unnamed=
     for part in "/sys/block/$1/$1"*/uevent; do
         [ -e "$part" ] || continue
         partitions=yes
+        node=${part%/uevent}
         if grep -q '^PARTNAME=scratch$' "$part"; then
-            part=${part%/uevent}
-            echo "/dev/${part##*/}"
+            echo "/dev/${node##*/}"
             return
         fi
+        grep -q '^PARTNAME=' "$part" || unnamed=/dev/${node##*/}
     done
+    # Partitions of a PC BIOS's disk have no names: it is the last one.
+    [ -z "$unnamed" ] || echo "$unnamed"
     [ -n "$partitions" ] || echo "/dev/$1"
 }
 
