@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Boots an operating system from a virtio device on UEFI firmware, and judges the hand-over.
+"""Boots an operating system from a virtio device, on UEFI firmware or a PC BIOS, and judges the
+hand-over.
 
 For tests:
 
@@ -8,6 +9,7 @@ For tests:
     assert report.ok, report.problems
 
     report = boot(Options(on="virtio-net"))
+    report = boot(Options(firmware=Bios(strict=True), partitions="gpt"))
 
 report.hand_over, report.firmware, report.guest and report.result have what each check looked at.
 """
@@ -15,15 +17,17 @@ report.hand_over, report.firmware, report.guest and report.result have what each
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lab import guestlog, qemu, tools, whose
+from lab import e820, guestlog, handover, mbr, qemu, tools, whose
 from lab.errors import LabError
-from lab.handover import judge
-from lab.inputs import check_app, check_rom
+from lab.handover import HandOver, judge
+from lab.inputs import CODE_EFI, CODE_PC, check_app, check_rom
 from lab.paths import LAB, LOGS, ROM, WHOSE, shown
 from lab.progress import Progress
-from lab.qemu import Device, Machine
+from lab.qemu import Bios, Device, Machine
+from lab.queues import Watch
 from lab.report import Report
 from lab.scenarios import DATA_DISK_SIZE, SCENARIOS, Disks, Options, Scenario, medium_of
 
@@ -53,10 +57,13 @@ def _check(options: Options) -> None:
     if options.rom is not None:
         if options.rom == ROM and not ROM.exists():
             raise LabError(f"{shown(ROM)} is not there: run `make`, or give --rom or --no-rom")
-        check_rom(options.rom)
-    if options.app is None:
-        qemu.require_whose()
-    check_app(options.app or WHOSE)
+        check_rom(options.rom, CODE_PC if options.on_bios else CODE_EFI)
+    if options.on_bios:
+        _check_for_bios(options)
+    else:
+        if options.app is None:
+            qemu.require_whose()
+        check_app(options.app or WHOSE)
     if options.on not in SCENARIOS:
         raise LabError(f"{options.on} cannot be booted from, only {', '.join(SCENARIOS)}")
     if options.disks < 1:
@@ -74,11 +81,39 @@ def _check(options: Options) -> None:
         raise LabError("more disks, and writing to them, are for the lab's own guest only")
 
 
-def _machine(options: Options, accelerator: str, devices: Sequence[Device],
-             **more: object) -> Machine:
-    return Machine(disks=devices, machine=options.machine, accelerator=accelerator,
-                   firmware=options.firmware, kernel=options.app or WHOSE, append=options.append,
-                   **more)  # type: ignore[arg-type]
+def _check_for_bios(options: Options) -> None:
+    if options.on == "virtio-net":
+        raise LabError("on a PC BIOS there is nothing of Baton's for virtio-net, only for disks")
+    if options.app is not None:
+        raise LabError("a PC BIOS runs no UEFI program")
+    if options.cdrom:
+        raise LabError("on a PC BIOS the lab boots from disks, not from CD-ROM drives")
+    if options.sector_size not in (None, mbr.SECTOR):
+        raise LabError(f"a sector size of {options.sector_size}: a PC BIOS boots from sectors of "
+                       f"{mbr.SECTOR} bytes")
+    if options.rom is None and not options.boot_order:
+        raise LabError("without the BIOS's own drivers and without a ROM, nobody has the disk")
+
+
+class _Run:
+    """What is run, and what watches it."""
+
+    watch: Watch | None = None
+
+    def __init__(self, options: Options, accelerator: str) -> None:
+        self._options = options
+        self._accelerator = accelerator
+
+    def machine(self, devices: Sequence[Device], **more: object) -> Machine:
+        """Called anew for each try."""
+        options = self._options
+        machine = Machine(disks=devices, machine=options.machine, accelerator=self._accelerator,
+                          append=options.append, **more)  # type: ignore[arg-type]
+        if isinstance(options.firmware, Bios):
+            self.watch = Watch(machine.addresses, handover.KERNEL_SPEAKS)
+            return replace(machine, firmware=replace(options.firmware, rom=options.rom),
+                           watch=self.watch)
+        return replace(machine, firmware=options.firmware, kernel=options.app or WHOSE)
 
 
 # ---- The lab's own guest ----
@@ -87,17 +122,17 @@ def _boot_guest(options: Options, scenario: Scenario, progress: Progress) -> Rep
     made = scenario.obtain(progress)
     accelerator = qemu.choose_accelerator(options.accelerator, progress)
     tasks = {"opt/baton/tasks": " ".join(scenario.tasks)} if scenario.tasks else {}
+    of = _Run(options, accelerator)
 
     def make(folder: Path) -> Machine:
-        devices = scenario.devices(folder)
-        return _machine(options, accelerator, devices, fw_cfg=tasks, pass_fds=scenario.pass_fds())
+        return of.machine(scenario.devices(folder), fw_cfg=tasks, pass_fds=scenario.pass_fds())
 
     try:
         result = qemu.run(make, timeout=options.timeout or DEFAULT_TIMEOUT, progress=progress,
                           name="booting Debian", stage=_stage, after=scenario.after)
     finally:
         scenario.close()
-    report = _report(options, result, accelerator, scenario)
+    report = _report(options, result, accelerator, scenario, of.watch)
     report.facts.insert(-1, ("guest", f"{made.kernel}, {made.grub}"))
     judge_end(report, result, options.timeout or DEFAULT_TIMEOUT)
     scenario.judge(report)
@@ -148,6 +183,9 @@ def _boot_image(options: Options, image: Path, scenario: Scenario, progress: Pro
     if not isinstance(scenario, Disks):
         raise LabError(f"an image is booted from a disk, and {options.on} has none")
     medium, scenario.size = medium_of(options, image)
+    if options.on_bios and medium.sector_size != mbr.SECTOR:
+        raise LabError(f"{shown(image)} has sectors of {medium.sector_size} bytes, and a PC BIOS "
+                       f"boots from a disk's of {mbr.SECTOR} bytes")
     scenario.sector_size = medium.sector_size
     accelerator = qemu.choose_accelerator(options.accelerator, progress)
     devices = scenario.put([medium])
@@ -156,9 +194,10 @@ def _boot_image(options: Options, image: Path, scenario: Scenario, progress: Pro
     kind = "CD-ROM" if medium.cdrom else medium.format
     progress.say(f"booting {shown(image)} ({kind}{changes}); Ctrl-A X ends the machine, Ctrl-A H "
                  "helps")
-    result = qemu.run(_machine(options, accelerator, devices, console=True, memory=1024),
+    of = _Run(options, accelerator)
+    result = qemu.run(of.machine(devices, console=True, memory=1024),
                       timeout=options.timeout, progress=Progress(quiet=True))
-    report = _report(options, result, accelerator, scenario)
+    report = _report(options, result, accelerator, scenario, of.watch)
     if result.ended in ("timeout", "died"):
         report.problems.insert(0, f"the machine ran out of its {options.timeout} s"
                                if result.ended == "timeout" else
@@ -175,18 +214,26 @@ def _boot_image(options: Options, image: Path, scenario: Scenario, progress: Pro
 
 # ---- What both have ----
 
-def _report(options: Options, result: qemu.Result, accelerator: str,
-            scenario: Scenario) -> Report:
+def _report(options: Options, result: qemu.Result, accelerator: str, scenario: Scenario,
+            watch: Watch | None = None) -> Report:
     report = Report(result=result)
-    report.firmware = whose.parse(qemu.plain(result.serial))
-    report.guest = guestlog.parse(qemu.plain(result.serial))
-    report.hand_over = judge(result.trace, result.addresses,
-                             quiet=options.image is not None)
+    serial = qemu.plain(result.serial)
     places = scenario.places(result.addresses)
+    report.guest = guestlog.parse(serial)
+    report.hand_over = judge(result.trace, result.addresses, quiet=options.image is not None,
+                             bios=handover.Bios(e820.parse(serial), watch.looks) if watch else None)
+    driven = [device.device for device in report.hand_over.devices if device.driven]
+    report.firmware = whose.parse(serial) if watch is None else whose.parse_bios(
+        serial, [place for place in places if place.partition("/")[0] in driven])
     describe(report, options, result, accelerator, scenario.describe(),
              driver_text(report, places, scenario.part))
     judge_drivers(report, options, places, scenario.part)
     report.problems += report.hand_over.problems
+    # Of its own guest, the lab has to see everything.
+    (report.problems if options.image is None else report.unseen).extend(report.hand_over.unseen)
+    if watch is not None:
+        _held_on_bios(report.hand_over, report)
+        return report
     idle = [device.device for device in report.hand_over.devices if not device.driven]
     if not report.hand_over.problems:
         if len(idle) < len(result.addresses):
@@ -198,16 +245,28 @@ def _report(options: Options, result: qemu.Result, accelerator: str,
     return report
 
 
+def _held_on_bios(hand_over: HandOver, report: Report) -> None:
+    if hand_over.problems or hand_over.unseen or not any(device.queues
+                                                         for device in hand_over.devices):
+        return
+    report.held += ["the queues that the BIOS left behind are in memory that it calls reserved",
+                    "nothing moved in them after the kernel's first word, until the kernel's own "
+                    "driver had reset the device"]
+
+
 def describe(report: Report, options: Options, result: qemu.Result, accelerator: str,
              device: str, driver: str) -> None:
     """What ran, in words."""
     firmware = options.firmware.code.name
-    package = package_version("ovmf") if options.firmware.code.parent == qemu.OVMF else ""
+    name = {qemu.OVMF: "ovmf", qemu.SEABIOS: "seabios"}.get(options.firmware.code.parent)
+    package = package_version(name) if name else ""
     if package:
-        firmware += f" of Debian's ovmf {package}"
+        firmware += f" of Debian's {name} {package}"
     if report.firmware is not None and report.firmware.vendor:
-        firmware += (f" ({report.firmware.vendor} {report.firmware.revision}, UEFI "
-                     f"{report.firmware.uefi})")
+        firmware += (f" ({report.firmware.vendor} {report.firmware.revision}"
+                     f"{f', UEFI {report.firmware.uefi}' if report.firmware.uefi else ''})")
+    if options.on_bios:
+        firmware += f", {'with' if options.boot_order else 'without'} drivers of its own"
     place = f"at {result.addresses[0]}" if len(result.addresses) == 1 else \
         f"from {result.addresses[0]} on"
     report.facts += [
@@ -236,6 +295,10 @@ def driver_text(report: Report, places: Sequence[str], part: str = "disk") -> st
     if seen is None or seen.driver is None:
         return "not known"
     driver = seen.driver
+    if not driver.image:
+        return driver.name
+    if driver.name_from == "screen":
+        return f"{driver.name}, {driver.image}"
     stack = "".join(f", on {below.name}" for below in reversed(seen.own[:-1]))
     source = "the device's option ROM" if driver.from_option_rom else \
         "the firmware" if re.match(r"(Fv|MemoryMapped)\(", driver.image) else \

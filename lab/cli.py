@@ -12,10 +12,10 @@ from lab import boot, scenarios
 from lab.audit import audit, page
 from lab.audit import report as audit_report
 from lab.errors import Interrupted, LabError
-from lab.guest import CD_SECTOR
+from lab.guest import CD_SECTOR, PARTITIONS
 from lab.paths import ROM, shown
 from lab.progress import Progress
-from lab.qemu import MACHINES, TRANSPORTS, Firmware
+from lab.qemu import MACHINES, TRANSPORTS, Bios, Firmware
 from lab.report import Report
 from lab.xen import audit as xen_audit
 from lab.xen import boot as xen_boot
@@ -49,8 +49,40 @@ _NOT_FOR = {
 }
 
 
+_NOT_ON_UEFI = {
+    "--partitions": "its disks have GPT, and an EFI system partition",
+    "--bios-drivers": "Baton's drivers come before its own",
+}
+
+
+def _virtio(arguments: argparse.Namespace, firmware: Firmware | Bios) -> scenarios.Options:
+    """What was asked for, of what all firmware has."""
+    return scenarios.Options(
+        on=arguments.on, rom=None if arguments.no_rom else arguments.rom or ROM,
+        machine=arguments.machine or "q35", accelerator=arguments.accel or "auto",
+        transport=arguments.transport or "modern", sector_size=arguments.sector_size,
+        disks=arguments.disks or 1, cdrom=arguments.cdrom, read_only=arguments.read_only,
+        write=(arguments.write or 0) << 20, timeout=arguments.timeout, image=arguments.disk,
+        image_format=arguments.format, snapshot=not arguments.no_snapshot, firmware=firmware,
+        partitions=arguments.partitions or PARTITIONS[0])
+
+
+def _virtio_on_bios(arguments: argparse.Namespace, progress: Progress) -> Report:
+    _refuse(arguments, arguments.on, _NOT_FOR[arguments.on])
+    _refuse(arguments, "a PC BIOS", {
+        "--firmware-vars": "it keeps none",
+        "--cdrom": "the lab's CD is for UEFI",
+    })
+    if arguments.disk is not None:
+        _refuse(arguments, "an image", {"--partitions": "it has its own"})
+    drivers = arguments.bios_drivers or ("on" if arguments.no_rom else "off")
+    return boot.boot(_virtio(arguments, Bios(arguments.firmware_code or Bios().code,
+                                             strict=drivers == "off")), progress)
+
+
 def _virtio_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
     _refuse(arguments, arguments.on, _NOT_FOR[arguments.on])
+    _refuse(arguments, "UEFI", _NOT_ON_UEFI)
     if arguments.cdrom:
         _refuse(arguments, "a CD-ROM", {
             "--sector-size": f"its sectors have {CD_SECTOR} bytes",
@@ -59,20 +91,14 @@ def _virtio_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report
             "--format": "it is one by itself",
         })
     usual = Firmware()
-    options = scenarios.Options(
-        on=arguments.on, rom=None if arguments.no_rom else arguments.rom or ROM,
-        machine=arguments.machine or "q35", accelerator=arguments.accel or "auto",
-        transport=arguments.transport or "modern", sector_size=arguments.sector_size,
-        disks=arguments.disks or 1, cdrom=arguments.cdrom, read_only=arguments.read_only,
-        write=(arguments.write or 0) << 20, timeout=arguments.timeout, image=arguments.disk,
-        image_format=arguments.format, snapshot=not arguments.no_snapshot,
-        firmware=Firmware(arguments.firmware_code or usual.code,
-                          arguments.firmware_vars or usual.variables))
-    return boot.boot(options, progress)
+    return boot.boot(_virtio(arguments, Firmware(arguments.firmware_code or usual.code,
+                                                 arguments.firmware_vars or usual.variables)),
+                     progress)
 
 
 def _xen_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
     _refuse(arguments, "xen", {
+        **_NOT_ON_UEFI,
         "--machine": "a guest of Xen's is of one kind",
         "--transport": "its disks are not virtio devices",
         "--accel": "Xen itself runs under emulation",
@@ -92,6 +118,8 @@ def _xen_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
 # What can be run: the device that is booted from, and the firmware that boots.
 SCENARIOS: dict[tuple[str, str], Callable[[argparse.Namespace, Progress], Report]] = {
     **{(on, "uefi"): _virtio_on_uefi for on in scenarios.SCENARIOS},
+    ("virtio-blk", "bios"): _virtio_on_bios,
+    ("virtio-scsi", "bios"): _virtio_on_bios,
     ("xen", "uefi"): _xen_on_uefi,
 }
 
@@ -148,7 +176,8 @@ def _parser() -> argparse.ArgumentParser:
                       "network, from the lab's own TFTP server; xen: a paravirtual disk of a guest "
                       "on a real Xen, which is booted for it")
     what.add_argument("--firmware", default="uefi", choices=sorted({by for _, by in SCENARIOS}),
-                      help="the firmware (default: %(default)s)")
+                      help="the firmware; bios: a PC BIOS, with Debian on a disk made for it "
+                      "(default: %(default)s)")
     what.add_argument("--disk", type=Path, metavar="IMAGE",
                       help="boot this image instead, with an interactive serial console (on Xen, "
                       "without one, until its own driver has taken the disk over)")
@@ -179,11 +208,19 @@ def _parser() -> argparse.ArgumentParser:
                          help="auto: KVM if it really works here (default)")
     machine.add_argument("--firmware-code", type=Path, metavar="FILE",
                          help="the OVMF to use (default: Debian's); on Xen, one with its variables "
-                         "in the same file")
+                         "in the same file; with --firmware bios, the PC BIOS")
     machine.add_argument("--firmware-vars", type=Path, metavar="FILE",
                          help="its variables; a copy is used (default: Debian's)")
 
+    machine.add_argument("--bios-drivers", choices=("on", "off"),
+                         help="with --firmware bios: whether the BIOS has drivers of its own for "
+                         "virtio disks. They would have them before the ROM (default: off; with "
+                         "--no-rom on)")
+
     more = run.add_argument_group("with the lab's own guest")
+    more.add_argument("--partitions", choices=PARTITIONS,
+                      help="with --firmware bios: GRUB behind the first sector, or in a partition "
+                      "of its own (default: mbr)")
     more.add_argument("--disks", type=_count, metavar="N",
                       help="so many disks, on virtio-scsi units of one controller; all but the "
                       "first have only data (default: 1)")
@@ -271,7 +308,11 @@ def _run(arguments: argparse.Namespace) -> int:
         Report.check_target(arguments.json)
     if arguments.disk is None and (arguments.format or arguments.no_snapshot):
         raise LabError("--format and --no-snapshot go with --disk")
-    report = SCENARIOS[arguments.on, arguments.firmware](arguments, Progress())
+    what = SCENARIOS.get((arguments.on, arguments.firmware))
+    if what is None:
+        raise LabError(f"{arguments.on} is not booted from by --firmware {arguments.firmware}, only "
+                       "by " + ", ".join(by for on, by in SCENARIOS if on == arguments.on))
+    report = what(arguments, Progress())
     report.write(sys.stdout, verbose=arguments.verbose)
     if arguments.json is not None:
         report.save(arguments.json.resolve())

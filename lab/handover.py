@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 """The judgement: how each device was when the operating system took over, by QEMU's own trace."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lab.trace import (ConfigWrite, DeviceEvent, Event, Filled, Notify, PowerOn, Request,
+from lab.e820 import MemoryMap
+from lab.queues import Queue
+from lab.trace import (ConfigWrite, DeviceEvent, Event, Filled, Notify, Paused, PowerOn, Request,
                        ScsiCommand, SerialText, Status, Taken, Trace)
 
 KERNEL_SPEAKS = r"(\[ *\d+\.\d+\] )?Linux version \d|early console in "
@@ -39,16 +41,20 @@ class Device:
     driven: bool = False
     """Whether anybody in the firmware ever set it going (DRIVER_OK)."""
     live: bool | None = None
-    """Whether it was still going at the hand-over; None where that could not be seen."""
+    """Whether it was still going at the hand-over; None where that could not be seen. What a PC
+    BIOS leaves behind is going by its nature: there, whether it was in the system's way (C8)."""
     requests: dict[str, int] = field(default_factory=dict)
     """What the firmware had of it, as {"reads": 431, "writes": 0}."""
     last_request: float | None = None
     reset: float | None = None
     bus_master_off: float | None = None
+    queues: list[Queue] = field(default_factory=list)
+    """Where it had them from a PC BIOS when the kernel began."""
     taken_over: float | None = None
     """When the system's own driver first set it going."""
     moved_after: int = 0
     """How often it took or filled a buffer after the hand-over, before the system reset it."""
+    unseen: list[str] = field(default_factory=list)
     story: list[Moment] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -71,6 +77,21 @@ class HandOver:
     def problems(self) -> list[str]:
         return [problem for device in self.devices for problem in device.problems]
 
+    @property
+    def unseen(self) -> list[str]:
+        return [unseen for device in self.devices for unseen in device.unseen]
+
+
+@dataclass(frozen=True)
+class Bios:
+    """What is to be known besides of a PC BIOS, which is never told that it is not needed any more
+    (C8): what it leaves behind must be where the system does not go."""
+
+    memory: MemoryMap | None
+    """As the system was told."""
+    looks: Sequence[Mapping[str, Sequence[Queue]]]
+    """Where the devices' queues were, each time that the machine was stopped."""
+
 
 def _takeover(trace: Trace, device: str) -> int | None:
     """Where an operating system begins with a device, if its console says nothing: every one asks
@@ -86,12 +107,13 @@ def _takeover(trace: Trace, device: str) -> int | None:
 
 
 def judge(trace: Trace, devices: Sequence[str], speaks: str = KERNEL_SPEAKS, *,
-          quiet: bool = False) -> HandOver:
+          quiet: bool = False, bios: Bios | None = None) -> HandOver:
     """Judge these devices (PCI addresses, as "00:04.0").
 
     `speaks` is a pattern for the first text after ExitBootServices: a test program that exits by
     itself gives its own. `quiet` is for a system that may have worked for long before it speaks, or
-    never does: its first touch of a device counts, if that comes first.
+    never does: its first touch of a device counts, if that comes first. With `bios`, they are
+    judged by what a PC BIOS can do (C8).
     """
     if not any(isinstance(event, PowerOn) for event in trace.events):
         return HandOver([Device(each, problems=["the trace does not show the machine's start"])
@@ -105,7 +127,7 @@ def judge(trace: Trace, devices: Sequence[str], speaks: str = KERNEL_SPEAKS, *,
         ends = [end for end in (spoke, takeover) if end is not None]
         if takeover is not None and takeover == min(ends):
             seen_by = "takeover"
-        judged.append(_judge_device(trace, device, min(ends) if ends else None))
+        judged.append(_judge_device(trace, device, min(ends) if ends else None, bios))
     return HandOver(judged, kernel, seen_by)
 
 
@@ -125,7 +147,7 @@ def _counted(event: DeviceEvent, kind: str, sent: set[str]) -> str | None:
     return None
 
 
-def _judge_device(trace: Trace, name: str, end: int | None) -> Device:
+def _judge_device(trace: Trace, name: str, end: int | None, bios: Bios | None) -> Device:
     device = Device(name)
     kind = trace.kinds.get(name, "").removesuffix("-pci")
     device.requests = dict.fromkeys(_WORDS.get(kind, _USUAL), 0)
@@ -180,7 +202,11 @@ def _judge_device(trace: Trace, name: str, end: int | None) -> Device:
     # Stable: what has the same stamp stays in the order of the log.
     device.story.sort(key=lambda moment: moment.time)
     _after(device, trace.events[end:] if end is not None else ())
-    _conclude(device, trace, end, status, bus_master, late)
+    if _seen(device, trace, end) and end is not None:
+        if bios is None:
+            _conclude(device, trace, end, status, bus_master, late)
+        else:
+            _conclude_bios(device, trace, end, bios, len(in_flight))
     return device
 
 
@@ -199,23 +225,30 @@ def _after(device: Device, events: Sequence[Event]) -> None:
             device.moved_after += not touched
 
 
-def _conclude(device: Device, trace: Trace, end: int | None, status: int, bus_master: bool,
-              late: int) -> None:
+def _seen(device: Device, trace: Trace, end: int | None) -> bool:
+    """Whether there was a hand-over of something that had been in use."""
     name = device.device
     if not any(True for _ in trace.of(name)):
         device.problems.append(f"{name}: the trace does not show this device")
-        return
+        return False
     if end is None:
         device.problems.append(f"{name}: no operating system was seen taking over")
-        return
+        return False
+    moment = trace.events[end]
     if not device.driven:
         device.live = False
-        device.story.append(Moment(trace.events[end].time, "never set going by the firmware"))
-        return
-    moment = trace.events[end]
-    device.live = status != 0
+        device.story.append(Moment(moment.time, "never set going by the firmware"))
+        return False
     device.story.append(Moment(moment.time, "the kernel's first word" if
                                isinstance(moment, SerialText) else "first touch by the OS"))
+    return True
+
+
+def _conclude(device: Device, trace: Trace, end: int, status: int, bus_master: bool,
+              late: int) -> None:
+    name = device.device
+    moment = trace.events[end]
+    device.live = status != 0
     if device.live:
         after = next((event for event in trace.events[end:] if isinstance(event, Status)
                       and event.device == name and event.value == 0 and not event.echo), None)
@@ -230,3 +263,49 @@ def _conclude(device: Device, trace: Trace, end: int | None, status: int, bus_ma
                                "the hand-over, before the system reset it")
     if late:
         device.problems.append(f"{name}: touched {late} times between its reset and the hand-over")
+
+
+def _conclude_bios(device: Device, trace: Trace, end: int, bios: Bios, in_flight: int) -> None:
+    """What a PC BIOS leaves behind when the system begins is in order if nothing moves in it, if it
+    is in memory that the system does not use, and if the system resets it before it uses it."""
+    name = device.device
+    own = [(index, event) for index, event in enumerate(trace.events)
+           if isinstance(event, Status) and event.device == name and not event.echo]
+    # The system's first word to the device has to be: reset.
+    at, taken = next((pair for pair in own if pair[0] >= end), (len(trace.events), None))
+    if taken is None:
+        device.problems.append(f"{name}: the system never reset it")
+    elif taken.value != 0:
+        device.problems.append(f"{name}: the system set its status to 0x{taken.value:02x} without "
+                               "a reset before that")
+    else:
+        device.story.append(Moment(taken.time, "reset by the system"))
+    if in_flight:
+        device.problems.append(f"{name}: {in_flight} requests were in flight at the hand-over")
+    if device.moved_after:
+        device.problems.append(f"{name}: took or filled buffers {device.moved_after} times after "
+                               "the hand-over, before the system reset it")
+    # Queues are where they are from one word to the next.
+    since = max((index for index, _ in own if index < at), default=-1)
+    stops = [index for index, event in enumerate(trace.events) if isinstance(event, Paused)]
+    looks = [(trace.events[stop].time, look[name])
+             for stop, look in zip(stops, bios.looks, strict=False)
+             if since < stop < at and name in look]
+    if not looks:
+        device.unseen.append(f"{name}: where its queues were (the machine was not stopped while "
+                             "the BIOS had it)")
+    elif bios.memory is None:
+        device.unseen.append(f"{name}: whether its queues were in reserved memory (the system does "
+                             "not tell of the memory map on the serial port)")
+    else:
+        looked, queues = looks[-1]
+        device.queues = list(queues)
+        for queue in queues:
+            device.story.append(Moment(looked, f"its queue {queue.index} is at "
+                                       f"0x{queue.descriptors:x}, {queue.entries} entries"))
+            trouble = next(filter(None, (bios.memory.trouble(*part) for part in queue.parts)), None)
+            if trouble is not None:
+                device.problems.append(f"{name}: queue {queue.index} is where the system may put "
+                                       f"something else: {trouble}")
+        device.story.sort(key=lambda moment: moment.time)
+    device.live = bool(device.problems)

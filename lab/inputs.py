@@ -11,7 +11,8 @@ from lab.errors import LabError
 from lab.paths import shown
 
 _SECTOR = 512
-_CODE_EFI = 3
+CODE_PC, CODE_EFI = 0, 3
+"""What an image in a ROM is for (PCI Firmware Specification 3.0, 5.1.2.1)."""
 _WHOLE_FILE_MAX = 64 << 20
 """ROMs, programs and firmware: QEMU's flash itself is smaller."""
 
@@ -39,8 +40,8 @@ def _bytes_of(path: Path, what: str, limit: int | None = None) -> bytes:
     return data
 
 
-def check_rom(path: Path) -> None:
-    """An option ROM with an x64 UEFI driver somewhere in it, complete."""
+def check_rom(path: Path, wanted: int = CODE_EFI) -> None:
+    """An option ROM with an x64 UEFI driver somewhere in it, or a PC BIOS's program, complete."""
     rom = _bytes_of(path, "the ROM")
     name = shown(path)
     at = 0
@@ -64,7 +65,10 @@ def check_rom(path: Path) -> None:
         if size == 0 or len(image) < size:
             raise LabError(f"the ROM {name} is truncated: its image at byte {at} has {size} bytes, "
                            f"and {len(image)} are there")
-        if code == _CODE_EFI and struct.unpack_from("<I", image, 4)[0] == 0x0EF1 and \
+        if code == CODE_PC == wanted:
+            _check_pc_image(image[:size], name)
+            found = True
+        if code == CODE_EFI == wanted and struct.unpack_from("<I", image, 4)[0] == 0x0EF1 and \
                 struct.unpack_from("<H", image, 0x0A)[0] == 0x8664:
             start, compressed = struct.unpack_from("<H", image, 0x16)[0], image[0x0C]
             if not compressed:
@@ -74,7 +78,16 @@ def check_rom(path: Path) -> None:
             break
         at += size
     if not found:
-        raise LabError(f"the ROM {name} has no UEFI image for x64 in it")
+        what = "image for a PC BIOS" if wanted == CODE_PC else "UEFI image for x64"
+        raise LabError(f"the ROM {name} has no {what} in it")
+
+
+def _check_pc_image(image: bytes, name: str) -> None:
+    """What a BIOS looks at before it runs it: its bytes, as many as it says, add up to 0."""
+    size = image[2] * _SECTOR
+    if size == 0 or size > len(image) or sum(image[:size]) % 256:
+        raise LabError(f"the image for a PC BIOS in the ROM {name} is damaged: {size} bytes of "
+                       f"{len(image)}, with the sum {sum(image[:size]) % 256:#04x}")
 
 
 def _check_pe(data: bytes, what: str) -> None:
@@ -122,6 +135,15 @@ def check_firmware(path: Path, what: str) -> None:
             raise LabError(f"the firmware image {name} is truncated: a volume of {size} bytes "
                            f"begins at byte {at} of {len(data)}")
         at += size
+
+
+def check_bios(path: Path) -> None:
+    """A PC BIOS: it ends where the processor begins, 16 bytes before its end, with a jump."""
+    data = _bytes_of(path, "the firmware")
+    if data[0x28:0x2C] == b"_FVH":
+        raise LabError(f"{shown(path)} is a UEFI firmware image: leave --firmware bios away")
+    if len(data) % 65536 or data[-16:-15] not in (b"\xea", b"\xe9", b"\xeb"):
+        raise LabError(f"{shown(path)} is not a PC BIOS")
 
 
 def halves_of(path: Path) -> tuple[bytes, bytes] | None:

@@ -31,7 +31,7 @@ from typing import IO, Literal, Protocol
 from lab import tools, trace
 from lab.cache import scratch_folder, sweep
 from lab.errors import LabError
-from lab.inputs import check_app, check_firmware, check_rom
+from lab.inputs import CODE_PC, check_app, check_bios, check_firmware, check_rom
 from lab.paths import LAB, LOGS, WHOSE, shown
 from lab.progress import Progress
 from lab.qmp import Qmp
@@ -39,6 +39,7 @@ from lab.trace import Trace
 
 QEMU = "qemu-system-x86_64"
 OVMF = Path("/usr/share/OVMF")
+SEABIOS = Path("/usr/share/seabios")
 
 Ended = Literal["off", "reset", "debug-exit", "died", "timeout", "quit"]
 Transport = Literal["modern", "legacy", "transitional"]
@@ -116,6 +117,8 @@ class Disk:
     options: Mapping[str, str] = field(default_factory=dict)
     drive: Mapping[str, str] = field(default_factory=dict)
     """More properties of the drive behind the device, as in {"aio": "io_uring"}."""
+    boot: bool = False
+    """Whether the firmware is to boot from it before anything else. UEFI firmware needs no word."""
 
     def check(self) -> None:
         if self.rom is not None:
@@ -128,7 +131,8 @@ class Disk:
                       snapshot=self.snapshot, more=self.drive) + \
             _virtio("virtio-blk", address, self.rom, self.transport,
                     {"logical_block_size": str(size), "physical_block_size": str(size),
-                     **self.options}, f"id=disk{index}", f"drive=drive{index}")
+                     **self.options}, f"id=disk{index}", f"drive=drive{index}",
+                    *([FIRST_TO_BOOT] if self.boot else []))
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,46 @@ class Firmware:
                                "package ovmf")
             check_firmware(path, what)
 
+    machine_options = ""
+
+    def arguments(self, folder: Path) -> list[str]:
+        """QEMU's words for it."""
+        variables = folder / "variables.fd"
+        shutil.copyfile(self.variables, variables)
+        return ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={quoted(self.code)}",
+                "-drive", f"if=pflash,unit=1,format=raw,file={quoted(variables)}"]
+
+
+@dataclass(frozen=True)
+class Bios:
+    """A PC BIOS. It does not run the ROM of a device that it has a driver for, so its option ROM is
+    no device's."""
+
+    code: Path = SEABIOS / "bios-256k.bin"
+    rom: Path | None = None
+    strict: bool = False
+    """Whether it boots only what is marked for booting, and that is the option ROM. SeaBIOS then
+    leaves all other disks alone."""
+
+    machine_options = ",graphics=off"
+    """What would be on the screen is on the serial port."""
+
+    def check(self) -> None:
+        if self.code.parent == SEABIOS and not self.code.exists():
+            raise LabError(f"{self.code} does not exist: run `make deps`, or install Debian's "
+                           "package seabios")
+        check_bios(self.code)
+        if self.rom is not None:
+            check_rom(self.rom, CODE_PC)
+
+    def arguments(self, folder: Path) -> list[str]:
+        """QEMU's words for it."""
+        words = ["-bios", str(self.code), *(["-boot", "strict=on"] if self.strict else [])]
+        if self.rom is not None:
+            order = f",{FIRST_TO_BOOT}" if self.strict else ""
+            words += ["-option-rom", quoted(self.rom) + order]
+        return words
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -256,7 +300,7 @@ class Machine:
     machine: str = "q35"
     accelerator: str = "tcg"
     memory: int = 512
-    firmware: Firmware = Firmware()
+    firmware: Firmware | Bios = Firmware()
     kernel: Path | None = None
     append: str = ""
     fw_cfg: Mapping[str, str] = field(default_factory=dict)
@@ -268,6 +312,9 @@ class Machine:
     """More arguments for QEMU."""
     pass_fds: Sequence[int] = ()
     """Open files that those arguments name by number."""
+    watch: Callable[[Qmp, str], None] | None = None
+    """Called time and again while the machine runs, with its serial text so far. The machine then
+    has a PVPANIC device, by which the guest can stop it."""
 
     @property
     def addresses(self) -> list[str]:
@@ -289,19 +336,17 @@ class Machine:
 
     def command(self, folder: Path, qmp_fd: int) -> list[str]:
         """QEMU's command line. What it writes goes to `folder`."""
-        variables = folder / "variables.fd"
-        shutil.copyfile(self.firmware.variables, variables)
         (folder / "events").write_text("".join(f"{name}\n" for name in self.trace_events))
         serial = f"id=serial,logfile={quoted(folder)}/serial.log"
         words = [
             # Should we be killed outright, nobody else would end the machine.
             tools.find("setpriv"), "--pdeathsig", "KILL", tools.find(QEMU),
             "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-            "-name", "baton-lab", "-machine", self.machine, "-accel", self.accelerator,
+            "-name", "baton-lab", "-machine", self.machine + self.firmware.machine_options,
+            "-accel", self.accelerator,
             "-cpu", "host" if self.accelerator == "kvm" else "qemu64",
             "-m", str(self.memory), "-smp", "1", "-msg", "timestamp=on",
-            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={quoted(self.firmware.code)}",
-            "-drive", f"if=pflash,unit=1,format=raw,file={quoted(variables)}",
+            *self.firmware.arguments(folder),
             "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
             "-chardev", f"stdio,mux=on,signal=off,{serial}" if self.console else f"null,{serial}",
             "-serial", "chardev:serial",
@@ -312,6 +357,8 @@ class Machine:
             words += ["-trace", f"events={quoted(folder)}/events,file={quoted(folder)}/trace.log"]
         if self.debug_exit:
             words += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+        if self.watch is not None:
+            words += ["-device", "pvpanic", "-action", "panic=pause"]
         for index, (device, address) in enumerate(zip(self.disks, self.addresses, strict=True)):
             words += device.arguments(index, address)
         if self.kernel is not None:
@@ -473,6 +520,13 @@ def _watch(machine: Machine, process: subprocess.Popen[bytes], qmp: Qmp, folder:
         if timeout is not None and time.monotonic() - start > timeout:
             return "timeout"
         qmp.pump(0.2)
+        if machine.watch is not None:
+            try:
+                machine.watch(qmp, _read(folder / "serial.log"))
+            except LabError:
+                # It may have come to its end just now.
+                if qmp.open:
+                    raise
         if not machine.console:
             _check_serial(folder / "serial.log", start)
             tell(_read(folder / "serial.log"))

@@ -21,6 +21,11 @@ class Qmp:
         self.events: list[dict[str, Any]] = []
         self._replies: list[dict[str, Any]] = []
 
+    @property
+    def open(self) -> bool:
+        """Whether QEMU is there, as far as is known."""
+        return self._open
+
     def pump(self, seconds: float) -> None:
         """Take what has arrived; wait for it for so long at most."""
         if not self._open:
@@ -48,6 +53,7 @@ class Qmp:
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError as error:
+            self._open = False
             raise LabError(f"QEMU is gone ({command} could not be sent)") from error
         end = time.monotonic() + seconds
         while not self._replies:

@@ -17,11 +17,12 @@ from lab import guestlog, tools
 from lab.audit.network import Flood, Network
 from lab.cache import file_sum
 from lab.errors import LabError
-from lab.guest import CD_SECTOR, NETWORK_LOADER, Guest, cdrom, guest, network, scratch_start
+from lab.guest import (CD_SECTOR, NETWORK_LOADER, Guest, Partitions, bios_disk, cdrom, guest,
+                       network, scratch_start)
 from lab.inputs import check_cdrom, check_disk, is_cdrom, sector_size_of
 from lab.paths import ROM, shown
 from lab.progress import Progress
-from lab.qemu import Device, Disk, Firmware, Interface, ScsiController, Transport, Unit
+from lab.qemu import Bios, Device, Disk, Firmware, Interface, ScsiController, Transport, Unit
 from lab.report import Report
 
 DATA_DISK_SIZE = 8 << 20
@@ -49,7 +50,9 @@ class Options:
     """Bytes for the guest to write to every disk, read back and compare. A multiple of 4096."""
     device_options: Mapping[str, str] = field(default_factory=dict)
     """More properties of every virtio device."""
-    firmware: Firmware = Firmware()
+    firmware: Firmware | Bios = Firmware()
+    partitions: Partitions = "mbr"
+    """Of the guest's disk, on a PC BIOS."""
     timeout: float | None = None
     """None: DEFAULT_TIMEOUT for the lab's own guest, no limit for a user's image."""
     app: Path | None = None
@@ -62,6 +65,20 @@ class Options:
     image_format: str | None = None
     snapshot: bool = True
     """Whether to forget what is written to the user's image."""
+
+    @property
+    def on_bios(self) -> bool:
+        return isinstance(self.firmware, Bios)
+
+    @property
+    def device_rom(self) -> Path | None:
+        """The ROM on the device itself."""
+        return None if self.on_bios else self.rom
+
+    @property
+    def boot_order(self) -> bool:
+        """Whether the firmware is told to boot from the device, rather than from the ROM."""
+        return not (isinstance(self.firmware, Bios) and self.firmware.strict)
 
 
 @dataclass
@@ -146,7 +163,8 @@ class Disks(Scenario):
 
     def obtain(self, progress: Progress) -> Guest:
         self.sector_size = CD_SECTOR if self.options.cdrom else self.options.sector_size or 512
-        self.made = cdrom(progress) if self.options.cdrom else guest(progress, self.sector_size)
+        self.made = bios_disk(progress, self.options.partitions) if self.options.on_bios else \
+            cdrom(progress) if self.options.cdrom else guest(progress, self.sector_size)
         self.size = self.made.disk.stat().st_size
         if self.options.write:
             self.tasks.append(f"write={self.options.write}")
@@ -195,8 +213,10 @@ class BlockDevices(Disks):
 
     def put(self, media: Sequence[Medium]) -> list[Device]:
         options = self.options
-        return [Disk(medium.path, medium.format, options.rom, options.transport, medium.sector_size,
-                     options.read_only, medium.snapshot, options.device_options)
+        return [Disk(medium.path, medium.format, options.device_rom, options.transport,
+                     medium.sector_size, options.read_only, medium.snapshot,
+                     options.device_options, boot=options.on_bios and options.boot_order
+                     and medium is media[0])
                 for medium in media]
 
     def describe(self) -> str:
@@ -214,8 +234,8 @@ class ScsiUnits(Disks):
         self.cdrom = media[0].cdrom
         units = [Unit(medium.path, medium.format, medium.sector_size, options.read_only,
                       medium.snapshot, medium.cdrom, lun=lun) for lun, medium in enumerate(media)]
-        return [ScsiController(units, options.rom, options.transport, options.device_options,
-                               boot=True)]
+        return [ScsiController(units, options.device_rom, options.transport,
+                               options.device_options, boot=options.boot_order)]
 
     def places(self, addresses: Sequence[str]) -> list[str]:
         return [f"{addresses[0]}/0:{lun}" for lun in range(self.options.disks)]

@@ -39,6 +39,11 @@ class PowerOn(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """The machine stands still, until it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
 class SerialText(Event):
     """Characters sent to the serial port: at most a line, and nothing else came in between."""
 
@@ -59,7 +64,8 @@ class Status(DeviceEvent):
     """A virtio device's status register takes a value.
 
     Not always because somebody wrote to it: QEMU takes DRIVER_OK away when bus mastering is
-    switched off. That is an echo.
+    switched off, and sets what it is once more when the machine stops, and when it goes on. That is
+    an echo.
     """
 
     value: int
@@ -211,7 +217,7 @@ _QUEUE = re.compile(r"vdev (\w+) n (\d+) vq (\w+)")
 _POP = re.compile(r"vq (\w+) elem (\w+) in_num (\d+) out_num (\d+)")
 _FILL = re.compile(r"vq (\w+) elem (\w+) len (\d+)")
 _FLUSH = re.compile(r"vq (\w+) count (\d+)")
-_RUNSTATE = re.compile(r".* new_state \d+ \(running\)")
+_RUNSTATE = re.compile(r".* new_state \d+ \(([\w-]+)\)")
 
 _TRANSFERS = {
     "e1000e_rx_written_to_guest": ("e1000e", "packet"),
@@ -241,6 +247,8 @@ class _Parser:
         # The last thing each thread did, if that was to switch bus mastering off: the device's
         # status follows at once, from the same thread, which tells whose pointer it is.
         self._off: dict[str, str] = {}
+        # The thread that has stopped the machine. It is none in which the guest runs.
+        self._stopper = ""
 
     def line(self, line: str) -> None:
         found = _LINE.match(line)
@@ -250,15 +258,20 @@ class _Parser:
         time = float(stamp)
         off = self._off.pop(thread, None)
         if name == "runstate_set":
-            if self.start is None and _RUNSTATE.match(text):
+            found = _RUNSTATE.match(text)
+            if found is not None and found[1] == "running" and self.start is None:
                 self.start = time
                 self.events.append(PowerOn(time))
+            elif found is not None and found[1] in ("paused", "guest-panicked"):
+                self._stopper = thread
+                self.events.append(Paused(time))
         elif name == "serial_write":
             self._serial(time, text)
         elif name == "virtio_set_status" and (at := _STATUS.match(text)):
             if off is not None:
                 self.addresses[at[1]] = off
-            self.events.append(Status(time, at[1], int(at[2]), off is not None))
+            self.events.append(Status(time, at[1], int(at[2]),
+                                      off is not None or thread == self._stopper))
         elif name == "virtio_queue_notify" and (at := _NOTIFY.match(text)):
             if queue := _QUEUE.match(text):
                 self.queues[queue[3]] = queue[1], int(queue[2])

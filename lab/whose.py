@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""What whose.efi says of the firmware, its disks and network interfaces, and their drivers."""
+"""What whose.efi says of the firmware, its disks and network interfaces, and their drivers; and
+what a PC BIOS and Baton in it say by themselves."""
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+
+# As Baton says it when it gives a disk to the BIOS.
+_DRIVE = re.compile(r"^Baton: drive ([0-9a-f]{2})h: "
+                    r"(?:(virtio-blk)|(virtio-scsi) (\d+:\d+)|(xvd[a-z]+)) "
+                    r"at ([0-9a-f]{2}:[0-9a-f]{2}\.[0-7]), (\d+) sectors of (\d+) bytes$",
+                    re.MULTILINE)
+_BIOS = re.compile(r"(SeaBIOS) \(version (\S+)\)")
 
 
 @dataclass(frozen=True)
@@ -122,3 +132,23 @@ def _take(answer: Answer, kind: str, words: dict[str, str], last: Driven | None)
         answer.complete = int(words["disks"]) == len(answer.disks) and \
             int(words.get("interfaces", "0")) == len(answer.interfaces)
     return last
+
+
+def parse_bios(serial: str, driven: Iterable[str]) -> Answer:
+    """What is found in a PC BIOS's serial log. Of the disks that somebody drove, the BIOS has those
+    that Baton does not say it has. It is complete if the BIOS gave its name."""
+    answer = Answer()
+    named = _BIOS.search(serial)
+    if named is not None:
+        answer.vendor, answer.revision = named[1], named[2]
+        answer.complete = True
+    for number, blk, scsi, unit, xen, pci, sectors, size in _DRIVE.findall(serial):
+        # Of Xen's disks there are many at one place.
+        name = "/".join(word for word in (pci, unit, xen) if word)
+        answer.disks[name] = Disk(
+            pci, [Driver(0, f"Baton {blk or scsi or 'xen'} driver", "screen", 0,
+                         f"drive {number}h")], block_size=int(size), blocks=int(sectors))
+    for place in driven:
+        own = Driver(0, f"{answer.vendor or 'the BIOS'}'s own", "silence", 0, "")
+        answer.disks.setdefault(place, Disk(place.partition("/")[0], [own]))
+    return answer

@@ -7,6 +7,7 @@ import pytest
 
 from lab import cli
 from lab.errors import LabError
+from lab.qemu import Bios
 from lab.report import Report
 from lab.scenarios import Options
 
@@ -21,7 +22,8 @@ def refused(*words: str) -> bool:
 
 
 @pytest.mark.parametrize("words", [
-    ["--on", "floppy"], ["--firmware", "bios"], ["--on", "xen", "--backend", "tap"], ["--machine", "mac"], ["--transport", "mmio"],
+    ["--on", "floppy"], ["--firmware", "coreboot"], ["--on", "xen", "--backend", "tap"],
+    ["--machine", "mac"], ["--transport", "mmio"], ["--partitions", "sun"], ["--bios-drivers", "x"],
     ["--sector-size", "513"], ["--disks", "0"], ["--disks", "27"], ["--timeout", "0"],
     ["--timeout", "-1"], ["--write", "9"], ["--rom", "x", "--no-rom"], ["--what"], ["surplus"],
 ])
@@ -46,6 +48,7 @@ def test_bad_files(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
     ["--machine", "pc"], ["--transport", "legacy"], ["--accel", "kvm"], ["--firmware-vars", "x"],
     ["--no-snapshot", "--disk", "x"], ["--sector-size", "4096", "--backend", "qdisk"],
     ["--disks", "23"], ["--firmware-code", "/dev/null"], ["--disk", "/none"], ["--cdrom"],
+    ["--partitions", "mbr"], ["--bios-drivers", "on"], ["--firmware", "bios"],
 ])
 def test_what_makes_no_sense_on_xen(words: list[str], capsys: pytest.CaptureFixture[str],
                                     monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,13 +68,32 @@ def test_what_makes_no_sense_on_xen(words: list[str], capsys: pytest.CaptureFixt
     ("virtio-net", ["--backend", "qdisk"]), ("virtio-net", ["--disk", __file__]),
     ("virtio-net", ["--cdrom"]), ("virtio-net", ["--disks", "2"]),
     ("virtio-net", ["--sector-size", "512"]), ("virtio-net", ["--read-only"]),
-    ("virtio-net", ["--write", "1"]),
+    ("virtio-net", ["--write", "1"]), ("UEFI", ["--partitions", "gpt"]),
+    ("UEFI", ["--bios-drivers", "off"]),
 ])
 def test_what_makes_no_sense_on_virtio(on: str, words: list[str],
                                        capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "--no-rom", "--on", on, *words]) == cli.CANNOT
+    where = ["--on", on] if on != "UEFI" else []
+    assert cli.main(["run", "--no-rom", *where, *words]) == cli.CANNOT
     said = capsys.readouterr().err
     assert f"baton: {words[0]} is not for {on}: " in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--firmware-vars", "x"], "--firmware-vars is not for a PC BIOS: "),
+    (["--on", "virtio-scsi", "--cdrom"], "--cdrom is not for a PC BIOS: "),
+    (["--backend", "qdisk"], "--backend is not for virtio-blk: "),
+    (["--disk", __file__, "--partitions", "gpt"], "--partitions is not for an image: "),
+    (["--on", "virtio-net"], "virtio-net is not booted from by --firmware bios, only by uefi"),
+    (["--sector-size", "4096"], "boots from sectors of 512 bytes"),
+    (["--bios-drivers", "off"], "nobody has the disk"),
+    (["--firmware-code", __file__], "is not a PC BIOS"),
+])
+def test_what_makes_no_sense_on_a_bios(words: list[str], says: str,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--no-rom", "--firmware", "bios", *words]) == cli.CANNOT
+    said = capsys.readouterr().err
+    assert said.startswith("baton: ") and says in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [
@@ -94,6 +116,12 @@ def test_what_makes_no_sense_for_a_cd(words: list[str],
      Options(on="virtio-scsi", read_only=True, image=Path("x"), snapshot=False)),
     (["--on", "virtio-net", "--machine", "pc", "--no-rom"],
      Options(on="virtio-net", machine="pc", rom=None)),
+    # The BIOS's own drivers are for those who have no others.
+    (["--firmware", "bios"], Options(firmware=Bios(strict=True))),
+    (["--firmware", "bios", "--no-rom", "--partitions", "gpt", "--on", "virtio-scsi"],
+     Options(on="virtio-scsi", rom=None, firmware=Bios(), partitions="gpt")),
+    (["--firmware", "bios", "--bios-drivers", "on", "--firmware-code", "x"],
+     Options(firmware=Bios(Path("x")))),
 ])
 def test_words_become_options(words: list[str], options: Options,
                               monkeypatch: pytest.MonkeyPatch) -> None:

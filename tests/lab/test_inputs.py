@@ -14,8 +14,8 @@ from _pytest.mark.structures import ParameterSet
 
 from lab import gpt, tools
 from lab.errors import LabError
-from lab.inputs import (check_app, check_cdrom, check_disk, check_firmware, check_rom, is_cdrom,
-                        sector_size_of)
+from lab.inputs import (CODE_PC, check_app, check_bios, check_cdrom, check_disk, check_firmware,
+                        check_rom, is_cdrom, sector_size_of)
 from lab.report import Report
 from lab.scenarios import Medium, Options, medium_of
 
@@ -71,6 +71,38 @@ def test_rom_good(tmp_path: Path) -> None:
 def test_rom_bad(tmp_path: Path, data: bytes, says: str) -> None:
     with pytest.raises(LabError, match=says):
         check_rom(write(tmp_path / "rom", data))
+
+
+def summed(image: bytes) -> bytes:
+    """With a last byte that makes the sum 0."""
+    return image[:-1] + bytes([-sum(image[:-1]) % 256])
+
+
+def test_rom_for_a_bios(tmp_path: Path) -> None:
+    check_rom(write(tmp_path / "a", summed(rom_image(b"x", code=0))), CODE_PC)
+    check_rom(write(tmp_path / "b", rom_image(pe(), last=False)
+                    + summed(rom_image(b"x" * 600, code=0))), CODE_PC)
+
+
+@pytest.mark.parametrize(("data", "says"), bad([
+    (rom_image(pe()), "no image for a PC BIOS"),
+    (rom_image(b"x", code=0), "is damaged"),
+    (summed(b"\x55\xaa\x03" + rom_image(b"x", code=0)[3:]), "is damaged"),
+    (summed(b"\x55\xaa\x00" + rom_image(b"x", code=0)[3:]), "is damaged"),
+]))
+def test_rom_bad_for_a_bios(tmp_path: Path, data: bytes, says: str) -> None:
+    with pytest.raises(LabError, match=says):
+        check_rom(write(tmp_path / "rom", data), CODE_PC)
+
+
+def test_bios(tmp_path: Path) -> None:
+    good = bytes(65520) + b"\xea" + bytes(15)
+    check_bios(write(tmp_path / "good", good))
+    for index, (data, says) in enumerate([(b"", "empty"), (good[1:], "not a PC BIOS"),
+                                          (bytes(65536), "not a PC BIOS"),
+                                          (volume(65536), "leave --firmware bios away")]):
+        with pytest.raises(LabError, match=says):
+            check_bios(write(tmp_path / str(index), data))
 
 
 def test_missing_and_unreadable(tmp_path: Path) -> None:

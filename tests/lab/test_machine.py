@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ import pytest
 from lab import qemu, tools
 from lab.errors import LabError
 from lab.progress import Progress
-from lab.qemu import Disk, Firmware, Interface, Machine, ScsiController, Unit
+from lab.qemu import Bios, Device, Disk, Firmware, Interface, Machine, ScsiController, Unit
+from lab.qmp import Qmp
 from test_inputs import NV_DATA, pe, volume, write
 from traces import clean
 
@@ -126,6 +128,7 @@ def test_no_other_death_is_tried_again(play: Play, machine: Machine, tmp_path: P
 def test_a_signal_ends_the_machine_and_leaves_nothing(play: Play, machine: Machine, tmp_path: Path,
                                                       number: int) -> None:
     play({"sleep": 60})
+    assert isinstance(machine.firmware, Firmware)
     program = f"""
 import sys
 sys.path[:0] = {sys.path!r}
@@ -220,6 +223,63 @@ def test_network_command_line(machine: Machine, tmp_path: Path) -> None:
         "hubport,id=net0-other-port,hubid=0,netdev=net0-other", "hubport,id=net0-port,hubid=0"]
     with pytest.raises(LabError, match="has no loader.efi"):
         shared.check()
+
+
+def test_bios_command_line(tmp_path: Path) -> None:
+    rom = tmp_path / "a,b.rom"
+    devices: list[Device] = [Disk(tmp_path / "d", boot=True),
+                             ScsiController([Unit(tmp_path / "u")], boot=True)]
+    words = Machine(disks=devices, machine="pc", firmware=Bios(rom=rom)).command(tmp_path, 5)
+    text = " ".join(words)
+    assert "-machine pc,graphics=off " in text and "pflash" not in text and "-kernel" not in text
+    assert "-bios /usr/share/seabios/bios-256k.bin" in text and "strict" not in text
+    # Two cannot be the first to boot, and it is for the disks to say.
+    assert words[words.index("-option-rom") + 1] == f"{tmp_path}/a,,b.rom"
+    assert text.count("romfile=,") == 2 and text.count("bootindex=1") == 2
+    # With the BIOS's own drivers off, only the ROM is to be booted.
+    devices = [Disk(tmp_path / "d"), ScsiController([Unit(tmp_path / "u")])]
+    firmware = Bios(rom=rom, strict=True)
+    words = Machine(disks=devices, firmware=firmware).command(tmp_path, 5)
+    assert "-boot strict=on" in " ".join(words)
+    assert [word for word in words if "bootindex" in word] == [f"{tmp_path}/a,,b.rom,bootindex=1"]
+    assert "pvpanic" not in words
+    watched = Machine(firmware=firmware, watch=lambda qmp, serial: None).command(tmp_path, 5)
+    assert "pvpanic" in watched and "panic=pause" in watched
+
+
+def test_a_watch_is_called_while_the_machine_runs(play: Play, machine: Machine) -> None:
+    seen = []
+
+    def watch(qmp: Qmp, serial: str) -> None:
+        seen.append(serial)
+        if len(seen) > 1:
+            raise LabError("too much")
+    play({"serial": "hello\n", "sleep": 60})
+    with pytest.raises(LabError, match="too much"):
+        qemu.run(replace(machine, watch=watch), timeout=20)
+    assert seen == ["hello\n"] * 2
+
+
+def test_a_watch_may_come_too_late(play: Play, machine: Machine) -> None:
+    """A machine that has ended while it was looked at has still ended as it has."""
+    asked = []
+
+    def watch(qmp: Qmp, serial: str) -> None:
+        asked.append(serial)
+        qmp.execute("stop")
+    play({"reason": "guest-shutdown", "sleep": 1})
+    assert qemu.run(replace(machine, watch=watch), timeout=20).ended == "off"
+    assert asked
+
+
+def test_a_monitor_that_is_gone() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        qmp = Qmp(ours)
+        with pytest.raises(LabError, match="QEMU is gone"):
+            qmp.execute("stop")
+        assert not qmp.open
 
 
 def test_too_many_disks(machine: Machine) -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from lab import boot, guestlog
 from lab.errors import LabError
-from lab.qemu import Result, plain
+from lab.qemu import Bios, Result, plain
+from lab.queues import Queue, Watch
 from lab.report import Report
 from lab.scenarios import SCENARIOS, Disks, HostDisk, NetworkBoot, Options, Scenario
+from test_bios_judgement import LINES, MAP, QUEUE
 from test_whose import NET, SAID, SCSI
-from traces import KERNEL, Log, clean
+from traces import KERNEL, Log, bios, clean
 
 SUM = "5" * 64
 PLACE = "/sys/devices/pci0000:00/0000:00:04.0/virtio0/block/vda"
@@ -28,7 +30,8 @@ WRITTEN = guestlog.pattern(100000000, 8192)
 
 
 def report(serial: str = SAID + GUEST, *, trace: Log | None = None, ended: str = "off",
-           options: Options = Options(), host: HostDisk | None = None, said: str = "") -> Report:
+           options: Options = Options(), host: HostDisk | None = None, said: str = "",
+           watch: Watch | None = None) -> Report:
     """What boot() makes of a run, without the run."""
     result = Result(ended=ended, exit_code=0, seconds=1, serial=serial,  # type: ignore[arg-type]
                     trace=(trace or clean()).parse(), said=said, addresses=["00:04.0"], command=[])
@@ -37,7 +40,7 @@ def report(serial: str = SAID + GUEST, *, trace: Log | None = None, ended: str =
         scenario.host = [host or HostDisk(SUM, SUM, size=1 << 20)]
     elif isinstance(scenario, NetworkBoot):
         scenario.sent = [result.trace.start + at / 1000 for at in range(0, 100_000, 50)]
-    made = boot._report(options, result, "tcg", scenario)
+    made = boot._report(options, result, "tcg", scenario, watch)
     boot.judge_end(made, result, 10)
     scenario.judge(made)
     return made
@@ -282,6 +285,66 @@ def test_network_that_is_still_live() -> None:
 def test_network_on_which_nobody_spoke() -> None:
     log = Log("virtio-net-pci").power_on().firmware(reads=False).let_go().serial(KERNEL)
     assert any("never set it going" in line for line in net_report(trace=log).unseen)
+
+
+ON_BIOS = Options(firmware=Bios(strict=True))
+SAID_BIOS = "".join(LINES.splitlines(keepends=True)[:2]) + MAP
+
+
+def bios_report(serial: str = SAID_BIOS + GUEST, trace: Log | None = None, queue: Queue = QUEUE,
+                options: Options = ON_BIOS) -> Report:
+    watch = Watch(["00:04.0"], "", [{"00:04.0": [queue]}])
+    return report(serial, trace=trace or bios(), options=options, watch=watch)
+
+
+def test_bios() -> None:
+    made = bios_report()
+    assert made.ok and not made.unseen, made.problems
+    assert made.last_line == "hand-over clean: 1 device, 0 live"
+    facts = dict(made.facts)
+    assert facts["driver"] == "Baton virtio-blk driver, drive 80h"
+    assert facts["firmware"].endswith("(SeaBIOS 1.16.2-debian-1.16.2-1), without drivers of its own")
+    assert any("in memory that it calls reserved" in line for line in made.held)
+    assert json.loads(json.dumps(made.as_json()))["hand_over"]["devices"][0]["queues"] == \
+        [{"index": 0, "entries": 256, "descriptors": 0x1FFDD000, "available": 0x1FFDE000,
+          "used": 0x1FFDF000}]
+
+
+def test_bios_by_its_own_driver() -> None:
+    silent = SAID_BIOS.replace("Baton: drive", "Something: drive")
+    options = Options(firmware=Bios(), rom=None)
+    made = bios_report(silent + GUEST, options=options)
+    wrong(made, "00:04.0: the disk's driver is SeaBIOS's own, not Baton (as asked: --no-rom)")
+    assert dict(made.facts)["driver"] == "SeaBIOS's own"
+    assert dict(made.facts)["firmware"].endswith(", with drivers of its own")
+    # That it is not Baton is no reason to judge it otherwise.
+    assert made.hand_over.live == 0
+    assert any("in memory that it calls reserved" in line for line in made.held)
+
+
+def test_bios_that_leaves_its_queues_in_the_way() -> None:
+    made = bios_report(queue=replace(QUEUE, used=0x5000))
+    wrong(made, "queue 0 is where the system may put something else")
+    assert made.hand_over.live == 1
+    assert not any("calls reserved" in line for line in made.held)
+
+
+def test_bios_that_nobody_looked_at() -> None:
+    """Of its own guest, the lab has to see that; of another one it tells that it has not."""
+    log = Log().power_on().firmware().serial(KERNEL).linux()
+    made = bios_report(trace=log)
+    wrong(made, "where its queues were")
+    assert not any("calls reserved" in line for line in made.held)
+    made = bios_report(trace=log, options=replace(ON_BIOS, image=Path("x")))
+    assert made.ok and "where its queues were" in made.unseen[0]
+
+
+def test_bios_with_nobody_s_disk() -> None:
+    """The ROM did not run, and the BIOS was not to drive it."""
+    made = bios_report("SeaBIOS (version 1)\nNo bootable device.\n",
+                       trace=Log().power_on().command(0).command(7).serial("No bootable\n"))
+    assert any("no driver for this disk" in problem for problem in made.problems)
+    assert not made.ok
 
 
 def test_plain_text() -> None:

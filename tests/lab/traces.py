@@ -98,6 +98,13 @@ class Log:
         """As Baton's exit does it."""
         return self.status(0, vdev).status(0, vdev).command(3, pci=pci, vdev=vdev)
 
+    def pause(self, status: int = 15, state: str = "guest-panicked", vdev: str = VDEV) -> "Log":
+        """The machine stops and goes on; QEMU tells the device each time what its status is."""
+        for before, after in (("running", state), (state, "running")):
+            self.add(f"runstate_set current_run_state 9 ({before}) new_state 4 ({after})", 1)
+            self.add(f"virtio_set_status vdev {vdev} val {status}", 1)
+        return self
+
     def linux(self, vdev: str = VDEV, pci: str = PCI, reads: bool = True) -> "Log":
         """The kernel sizes BARs and takes the device over."""
         self.config(0x10, 0xFFFFFFFF, pci).config(0x10, 0x6000, pci).command(7, pci=pci)
@@ -107,6 +114,11 @@ class Log:
 
     def parse(self) -> Trace:
         return trace.parse(self.lines)
+
+
+def bios() -> Log:
+    """A boot from a PC BIOS as it should be."""
+    return Log().power_on().firmware().pause().serial(KERNEL).linux()
 
 
 def clean() -> Log:
