@@ -21,6 +21,7 @@ static uint32_t cdb_size, sense_size;
 
 struct command {
     bool control;
+    bool troubled;
     bool given_up;
     uint8_t given_up_by; /* response */
     struct virtio_scsi_cmd_req request;
@@ -114,7 +115,7 @@ struct vscsi_unit *vscsi_add(uint8_t target, uint16_t lun)
 {
     struct vscsi_unit *unit = &vscsi.units[vscsi.unit_count++];
 
-    *unit = (struct vscsi_unit){.target = target, .lun = lun, .block_size = 512};
+    *unit = (struct vscsi_unit){.target = target, .lun = lun, .block_size = 512, .version = 5};
     return unit;
 }
 
@@ -142,6 +143,22 @@ static void parse_lun(const uint8_t *bytes, uint8_t *target, uint16_t *lun)
 }
 
 /* ---- Requests ---- */
+
+static bool in_trouble(const struct command *command)
+{
+    struct vscsi_trouble *trouble = &vscsi.trouble;
+
+    if (trouble->times == 0 ||
+        (trouble->operation != VSCSI_ANY && trouble->operation != command->request.cdb[0]))
+        return false;
+    if (trouble->after != 0) {
+        trouble->after--;
+        return false;
+    }
+    trouble->times--;
+    counts.troubled++;
+    return true;
+}
 
 static bool accept(struct vdev_chain *chain)
 {
@@ -189,6 +206,7 @@ static bool accept(struct vdev_chain *chain)
     }
     if (vscsi.cmd_per_lun != 0 && of_unit > vscsi.cmd_per_lun)
         vdev_breach("%u commands of a unit", of_unit);
+    command->troubled = in_trouble(command);
     command->next = commands;
     commands = command;
     counts.commands++;
@@ -237,7 +255,9 @@ static bool ready(const struct vdev_chain *chain)
 
     if (command->control)
         return !vscsi.control_deaf;
-    return command->given_up || !(vscsi.deaf && concerned(command));
+    if (command->given_up)
+        return true;
+    return command->troubled ? !vscsi.trouble.mute : !(vscsi.deaf && concerned(command));
 }
 
 /* ---- Doing what is asked ---- */
@@ -251,10 +271,10 @@ static uint64_t be(const uint8_t *from, unsigned bytes)
     return value;
 }
 
-static void put_be32(uint8_t *to, uint32_t value)
+static void put_be(uint8_t *to, unsigned bytes, uint64_t value)
 {
-    for (unsigned i = 0; i < 4; i++)
-        to[i] = (uint8_t)(value >> (24 - 8 * i));
+    for (unsigned i = bytes; i-- > 0; value >>= 8)
+        to[i] = (uint8_t)value;
 }
 
 struct answer {
@@ -262,15 +282,16 @@ struct answer {
     uint64_t moved; /* bytes of data */
 };
 
-static void refuse(struct answer *answer, uint8_t status, uint8_t key)
+static void refuse(struct answer *answer, uint8_t status, uint8_t key, uint16_t code)
 {
     answer->response.status = status;
     if (status != 2)
         return;
     for (unsigned i = 0; i < vscsi.sense_bytes && i < sizeof(answer->response.sense); i++)
         answer->response.sense[i] = (uint8_t)i;
-    answer->response.sense[0] = 0x70;
-    answer->response.sense[2] = key;
+    answer->response.sense[0] = vscsi.descriptors ? 0x72 : 0x70;
+    answer->response.sense[vscsi.descriptors ? 1 : 2] = key;
+    put_be(answer->response.sense + (vscsi.descriptors ? 2 : 12), 2, code);
     answer->response.sense_len = vscsi.sense_bytes;
 }
 
@@ -315,9 +336,9 @@ static void report_luns(const struct vdev_chain *chain, const struct command *co
             list[at] = (uint8_t)(0x40 | lun >> 8);
             list[at + 1] = (uint8_t)lun;
         }
-    put_be32(list, (uint32_t)(at - 8));
+    put_be(list, 4, at - 8);
     if (vdev_lie(chain, LIE_SCSI_LIST_LENGTH))
-        put_be32(list, 0xfffffff0);
+        put_be(list, 4, 0xfffffff0);
     if (vdev_lie(chain, LIE_SCSI_LIST_GARBAGE))
         for (size_t i = 0; i < at; i++)
             list[i] = (uint8_t)vdev_chance();
@@ -356,17 +377,19 @@ static void transfer(const struct vdev_chain *chain, const struct command *comma
         answer->response.response = VIRTIO_SCSI_S_OVERRUN;
         return;
     }
-    if (lba > disk_bytes / unit->block_size || blocks > disk_bytes / unit->block_size - lba) {
-        refuse(answer, 2, 5);
+    if (lba < unit->window || lba - unit->window > disk_bytes / unit->block_size ||
+        blocks > disk_bytes / unit->block_size - (lba - unit->window)) {
+        refuse(answer, 2, 5, 0x2100);
         return;
     }
+    lba -= unit->window;
     if (write && unit->read_only) {
-        refuse(answer, 2, 7);
+        refuse(answer, 2, 7, 0x2700);
         return;
     }
     if (vscsi.bad_block >= lba && vscsi.bad_block < lba + blocks) {
         bytes = (vscsi.bad_block - lba) * unit->block_size;
-        refuse(answer, 2, 3);
+        refuse(answer, 2, 3, 0x1100);
     }
     bytes -= vscsi.short_by < bytes ? vscsi.short_by : bytes;
     if (vdev_lie(chain, LIE_SCSI_GOOD_FOR_NOTHING))
@@ -379,12 +402,87 @@ static void transfer(const struct vdev_chain *chain, const struct command *comma
     answer->moved = bytes;
 }
 
+/* ---- What it is ---- */
+
+static void put_text(uint8_t *to, unsigned bytes, const char *text)
+{
+    for (unsigned i = 0; i < bytes; i++)
+        to[i] = (uint8_t)(text && *text ? *text++ : ' ');
+}
+
+static void answer_inquiry(const struct vdev_chain *chain, const struct command *command,
+                           const struct vscsi_unit *unit, struct answer *answer)
+{
+    uint8_t data[36] = {0, 0, 5, 2, 31};
+    uint64_t room = be(command->request.cdb + 3, 2);
+
+    if (!unit || unit->absent) {
+        data[0] = 0x7f;
+    } else {
+        data[1] = unit->removable ? 0x80 : 0;
+        data[2] = unit->version;
+        put_text(data + 8, 8, unit->vendor);
+        put_text(data + 16, 16, unit->product);
+    }
+    send(chain, answer, data, room < sizeof(data) ? room : sizeof(data));
+}
+
+static void read_capacity(const struct vdev_chain *chain, const struct command *command,
+                          const struct vscsi_unit *unit, struct answer *answer)
+{
+    uint64_t blocks = unit->blocks ? unit->blocks : disk_bytes / unit->block_size;
+    uint8_t data[32] = {0};
+
+    if (command->request.cdb[0] == 0x25) {
+        put_be(data, 4, blocks - 1 < UINT32_MAX ? blocks - 1 : UINT32_MAX);
+        put_be(data + 4, 4, unit->block_size);
+        send(chain, answer, data, 8);
+        return;
+    }
+    uint64_t room = be(command->request.cdb + 10, 4);
+    put_be(data, 8, blocks - 1);
+    put_be(data + 8, 4, unit->block_size);
+    data[13] = unit->physical;
+    put_be(data + 14, 2, 0xc000u | unit->aligned); /* it can be provisioned thinly, too */
+    send(chain, answer, data, room < sizeof(data) ? room : sizeof(data));
+}
+
+static void mode_sense(const struct vdev_chain *chain, const struct command *command,
+                       const struct vscsi_unit *unit, struct answer *answer)
+{
+    uint8_t data[8 + 8 + 12 + 20 + 24] = {0};
+    bool descriptor = !(command->request.cdb[1] & 0x08);
+    uint64_t at = descriptor ? 16 : 8, room = be(command->request.cdb + 7, 2);
+
+    if (command->request.cdb[2] != 0x3f) {
+        refuse(answer, 2, 5, 0x2400);
+        return;
+    }
+    data[3] = unit->read_only ? 0x90 : 0x10;
+    data[7] = descriptor ? 8 : 0;
+    data[at] = 0x81; /* errors; this page can be saved */
+    data[at + 1] = 10;
+    at += 12;
+    data[at] = 0x04;
+    data[at + 1] = 22;
+    put_be(data + at + 2, 3, unit->cylinders);
+    data[at + 5] = unit->heads;
+    at += 24;
+    data[at] = 0x08;
+    data[at + 1] = 18;
+    data[at + 2] = unit->write_through ? 0 : 0x04;
+    at += 20;
+    put_be(data, 2, at - 2);
+    send(chain, answer, data, room < at ? room : at);
+}
+
+/* ---- Any command ---- */
+
 static void perform(const struct vdev_chain *chain, const struct command *command,
                     struct answer *answer)
 {
     const uint8_t *cdb = command->request.cdb;
     const struct vscsi_unit *unit = find(command->target, command->lun);
-    uint8_t inquiry[36] = {0, 0, 5, 2, 31};
 
     if (command->given_up) {
         answer->response.response = command->given_up_by;
@@ -400,18 +498,27 @@ static void perform(const struct vdev_chain *chain, const struct command *comman
         return;
     }
     if (unit && unit->status != 0) {
-        refuse(answer, unit->status, 2);
+        refuse(answer, unit->status, 2, 0);
         return;
     }
+    if (command->troubled) {
+        answer->response.response = vscsi.trouble.response;
+        if (vscsi.trouble.response == 0)
+            refuse(answer, vscsi.trouble.status, vscsi.trouble.key, vscsi.trouble.code);
+        return;
+    }
+    for (size_t i = 0; i < sizeof(vscsi.words) / sizeof(vscsi.words[0]); i++)
+        if (vscsi.words[i].used && vscsi.words[i].operation == cdb[0]) {
+            send(chain, answer, vscsi.words[i].bytes, vscsi.words[i].count);
+            return;
+        }
     switch (cdb[0]) {
     case 0x12:
-        if (!unit || unit->absent)
-            inquiry[0] = 0x7f;
-        send(chain, answer, inquiry, be(cdb + 3, 2) < 36 ? be(cdb + 3, 2) : 36);
+        answer_inquiry(chain, command, unit, answer);
         return;
     case 0xa0:
         if (unit && unit->old)
-            refuse(answer, 2, 5);
+            refuse(answer, 2, 5, 0x2000);
         else
             report_luns(chain, command, answer);
         return;
@@ -422,8 +529,14 @@ static void perform(const struct vdev_chain *chain, const struct command *comman
         answer->response.response = VIRTIO_SCSI_S_BAD_TARGET;
     else if (is_transfer(command))
         transfer(chain, command, unit, answer);
+    else if (cdb[0] == 0x25 || (cdb[0] == 0x9e && (cdb[1] & 0x1f) == 0x10))
+        read_capacity(chain, command, unit, answer);
+    else if (cdb[0] == 0x5a)
+        mode_sense(chain, command, unit, answer);
+    else if (cdb[0] == 0x35)
+        counts.flushes++;
     else if (cdb[0] != 0) /* TEST UNIT READY */
-        refuse(answer, 2, 5);
+        refuse(answer, 2, 5, 0x2000);
 }
 
 static uint32_t serve_command(struct vdev_chain *chain, struct command *command)

@@ -33,10 +33,38 @@ struct vscsi_unit {
     uint8_t target;
     uint16_t lun;
     uint32_t block_size;
-    bool read_only;
+    uint64_t blocks;              /* that it says it has; 0 for as many as the disk has */
+    uint64_t window;              /* the block at which the disk begins */
+    const char *vendor, *product; /* NULL for blanks */
+    uint8_t version;              /* of SPC, as INQUIRY has it */
+    uint8_t physical;             /* READ CAPACITY (16): the exponent, */
+    uint16_t aligned;             /* and the lowest aligned block */
+    uint32_t cylinders;
+    uint8_t heads;
+    bool removable, read_only, write_through;
     bool absent;    /* in the list, but not there: INQUIRY says so */
     bool old;       /* does not know REPORT LUNS; for unit 0 */
     uint8_t status; /* with which it refuses everything, if it is not 0 */
+};
+
+/* Commands that do not go well. */
+#define VSCSI_ANY (-1)
+struct vscsi_trouble {
+    int operation;    /* their code, or VSCSI_ANY */
+    uint32_t after;   /* how many of them go well before */
+    uint32_t times;   /* then how many do not; 0 for none */
+    bool mute;        /* never answered; or else, with these: */
+    uint8_t response; /* if it is not 0; or */
+    uint8_t status, key;
+    uint16_t code; /* additional sense code and qualifier */
+};
+
+/* What is answered to a command, whatever the truth is. */
+struct vscsi_words {
+    bool used;
+    uint8_t operation;
+    uint8_t bytes[64];
+    size_t count; /* of these bytes */
 };
 
 /* What the next adapter has, and this one says that it has. vscsi_usual() sets it anew. */
@@ -53,11 +81,14 @@ extern struct vscsi_adapter {
     uint8_t response;     /* to reads and writes, if it is not 0 */
     uint32_t short_by;    /* so many bytes fewer than they wanted */
     uint32_t sense_bytes; /* with an error, so much sense data; the bytes are their places */
+    bool descriptors;     /* the other format of it */
     uint64_t bad_block;   /* MEDIUM ERROR for this one; UINT64_MAX for none */
     bool deaf;            /* never answers reads and writes */
     bool control_deaf;    /* never answers on the control queue */
     bool control_refuses;
     bool control_forgets; /* says that it has given up a command, and has not */
+    struct vscsi_trouble trouble;
+    struct vscsi_words words[4];
 } vscsi;
 
 struct vdev_options vscsi_usual(void);
@@ -67,7 +98,8 @@ struct vscsi_unit *vscsi_add(uint8_t target, uint16_t lun);
 unsigned char *vscsi_disk(void); /* what all of them show, by byte */
 size_t vscsi_disk_bytes(void);
 struct vscsi_counts {
-    uint64_t commands, aborts, unit_resets;
+    uint64_t commands, aborts, unit_resets, flushes;
+    uint64_t troubled;     /* commands */
     uint64_t most_at_once; /* REPORT LUNS, in flight together */
     uint32_t largest;      /* transfer */
 };

@@ -63,9 +63,9 @@ struct io *io_new(enum disk_op op, uint64_t sector, size_t bytes, size_t misalig
     return io;
 }
 
-enum result io_submit(struct binding *binding, struct io *io)
+enum result io_submit_to(struct disk *disk, struct io *io)
 {
-    enum result result = disk_of(binding)->ops->submit(disk_of(binding), io->request);
+    enum result result = disk->ops->submit(disk, io->request);
 
     if (result != RESULT_OK) {
         if (io->done)
@@ -85,18 +85,28 @@ void disk_poll(struct binding *binding)
     disk_of(binding)->ops->poll(disk_of(binding));
 }
 
-void io_wait(struct binding *binding, struct io *io)
+enum result io_submit(struct binding *binding, struct io *io)
+{
+    return io_submit_to(disk_of(binding), io);
+}
+
+void io_wait_on(struct disk *disk, struct io *io)
 {
     uint64_t since = vdev_time();
 
     while (!io->done) {
-        disk_poll(binding);
+        disk->ops->poll(disk);
         if (io->done)
             break;
         if (vdev_time() - since > (uint64_t)WAIT_MS * VDEV_TICKS_PER_MS)
             fail_msg("a request is never done");
         cpu_relax();
     }
+}
+
+void io_wait(struct binding *binding, struct io *io)
+{
+    io_wait_on(disk_of(binding), io);
 }
 
 enum result io_free(struct io *io)
@@ -115,14 +125,17 @@ enum result io_free(struct io *io)
     return result;
 }
 
+enum result io_run_on(struct disk *disk, struct io *io)
+{
+    if (io_submit_to(disk, io) == RESULT_OK)
+        io_wait_on(disk, io);
+    return io_free(io);
+}
+
 enum result io_run(struct binding *binding, enum disk_op op, uint64_t sector, size_t bytes,
                    size_t misalign)
 {
-    struct io *io = io_new(op, sector, bytes, misalign);
-
-    if (io_submit(binding, io) == RESULT_OK)
-        io_wait(binding, io);
-    return io_free(io);
+    return io_run_on(disk_of(binding), io_new(op, sector, bytes, misalign));
 }
 
 void assert_reads_right(struct binding *binding, uint64_t sector, size_t bytes)

@@ -35,6 +35,10 @@ struct io *io_new(enum disk_op op, uint64_t sector, size_t bytes, size_t misalig
 enum result io_submit(struct binding *binding, struct io *io);
 void io_wait(struct binding *binding, struct io *io);
 enum result io_free(struct io *io);
+/* On any disk. */
+enum result io_submit_to(struct disk *disk, struct io *io);
+void io_wait_on(struct disk *disk, struct io *io);
+enum result io_run_on(struct disk *disk, struct io *io);
 /* Reads, every fourth a write, of 4096 bytes each. */
 void io_start_many(struct binding *binding, struct io **io, unsigned count);
 void io_all_ended(struct io **io, unsigned count, enum result result);

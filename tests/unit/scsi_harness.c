@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 
+#include "tests/unit/blk_harness.h"
 #include "tests/unit/scsi_harness.h"
 
 #define UNWRITTEN 0x3c
@@ -8,17 +9,32 @@
 /* ---- Commands ---- */
 
 static struct sio *ios;
+
+/* What the adapter may write into. */
 static struct held {
     struct held *next;
-    struct scan scan;
-} * scans;
+    void *memory;
+} * helds;
 
-static void clean_scans(void)
+static void *hold(size_t bytes)
 {
-    while (scans) {
-        struct held *next = scans->next;
-        free(scans);
-        scans = next;
+    struct held *held = malloc(sizeof(*held));
+
+    assert_non_null(held);
+    *held = (struct held){.next = helds, .memory = malloc(bytes)};
+    assert_non_null(held->memory);
+    memset(held->memory, 0xcc, bytes);
+    helds = held;
+    return held->memory;
+}
+
+static void clean_held(void)
+{
+    while (helds) {
+        struct held *next = helds->next;
+        free(helds->memory);
+        free(helds);
+        helds = next;
     }
 }
 
@@ -32,7 +48,7 @@ static void clean(void)
         free(ios);
         ios = next;
     }
-    clean_scans();
+    clean_held();
 }
 
 static void sio_done(struct io_request *base)
@@ -199,13 +215,8 @@ static void wait(void *context)
 
 struct scan *scan_units(struct binding *binding)
 {
-    struct held *held = malloc(sizeof(*held));
+    struct scan *found = hold(sizeof(*found));
 
-    assert_non_null(held);
-    memset(held, 0xcc, sizeof(*held));
-    held->next = scans;
-    scans = held;
-    struct scan *found = &held->scan;
     found->context = scsi_of(binding);
     found->submit = submit;
     found->wait = wait;
@@ -216,11 +227,48 @@ struct scan *scan_units(struct binding *binding)
     return found;
 }
 
-void scans_free(const struct binding *binding)
+/* ---- Disks ---- */
+
+static void poll(void *context)
+{
+    scsi_poll(context);
+}
+
+static bool ready(const void *context)
+{
+    return scsi_ready(context);
+}
+
+static enum result restart(void *context, enum result why)
+{
+    return scsi_restart(context, why);
+}
+
+struct scsi_adapter adapter_of(struct binding *binding)
+{
+    return (struct scsi_adapter){
+        .context = scsi_of(binding),
+        .submit = submit,
+        .poll = poll,
+        .ready = ready,
+        .restart = restart,
+    };
+}
+
+struct scsi_disk *disk_on(const struct scsi_adapter *adapter, uint8_t target, uint16_t lun,
+                          enum result *result)
+{
+    struct scsi_disk *disk = hold(sizeof(*disk));
+
+    *result = scsi_disk_start(disk, vdev_door(), adapter, target, lun);
+    return disk;
+}
+
+void held_free(const struct binding *binding)
 {
     /* What a stuck device has been shown is not given back (C5). */
     if (scsi_of(binding)->requests.device.exit.state != VIRTIO_STUCK)
-        clean_scans();
+        clean_held();
 }
 
 /* ---- What the tests of every kind want done ---- */
@@ -293,13 +341,40 @@ static struct vdev_options flavour(unsigned which, const char **name)
 }
 
 /* Results may be anything but a lie: what is said to have worked has worked. */
+static void live_as_disk(struct binding *binding)
+{
+    enum { COUNT = 6 };
+    struct scsi_adapter adapter = adapter_of(binding);
+    struct io *io[COUNT];
+    enum result result;
+    struct disk *disk = &disk_on(&adapter, 2, 300, &result)->disk;
+
+    for (unsigned round = 0; result == RESULT_OK && round < 2; round++) {
+        for (unsigned i = 0; i < COUNT; i++) {
+            io[i] =
+                io_new(i == 2 ? DISK_FLUSH : (enum disk_op)(i % 2), 40 * i, i == 2 ? 0 : 4096, i);
+            io_submit_to(disk, io[i]);
+        }
+        if (round == 1)
+            disk->ops->restart(disk, RESULT_ABORTED);
+        for (unsigned i = 0; i < COUNT; i++) {
+            io_wait_on(disk, io[i]);
+            if (io[i]->result == RESULT_OK)
+                assert_memory_equal(io[i]->buffer, vscsi_disk() + io[i]->sector * 512,
+                                    io[i]->bytes);
+            io_free(io[i]);
+        }
+    }
+}
+
 static void live(struct binding *binding, bool by_exit)
 {
     enum { COUNT = 8 };
     struct sio *io[COUNT];
 
     scan_units(binding);
-    scans_free(binding);
+    live_as_disk(binding);
+    held_free(binding);
     for (unsigned round = 0; round < 3; round++) {
         for (unsigned i = 0; i < COUNT; i++) {
             io[i] = sio_transfer(i % 3 ? 10 : 16, i % 2, 40 * i, 1 + i * 2, 512, i);

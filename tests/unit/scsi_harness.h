@@ -5,6 +5,7 @@
 #include <linux/virtio_scsi.h>
 
 #include "core/scan.h"
+#include "core/scsi_disk.h"
 #include "core/virtio/scsi.h"
 #include "tests/model/virtio_scsi.h"
 #include "tests/unit/harness.h"
@@ -56,6 +57,12 @@ enum result sio_run(struct binding *binding, struct sio *io, struct scsi_request
 void assert_moved(const struct sio *io);
 
 /* Asks for all units, as the firmware's side does. What it gives is there until the end of the
- * test, or scans_free(). */
+ * test, or held_free(). */
 struct scan *scan_units(struct binding *binding);
-void scans_free(const struct binding *binding);
+
+/* Starts a disk. It is there for as long. */
+struct scsi_adapter adapter_of(struct binding *binding);
+struct scsi_disk *disk_on(const struct scsi_adapter *adapter, uint8_t target, uint16_t lun,
+                          enum result *result);
+
+void held_free(const struct binding *binding);
