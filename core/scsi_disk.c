@@ -294,12 +294,11 @@ static void answered(struct io_request *base)
         true;
 }
 
-/* The answer is in disk->data; what it does not say is zero. */
+/* The answer is in disk->data; what it does not say is zero, whatever a mapping left there. */
 static enum result ask(struct scsi_disk *disk, const struct scsi_question *question)
 {
     if (deadline_passed(disk->deadline))
         return RESULT_TIMEOUT;
-    __builtin_memset(disk->data, 0, sizeof(disk->data));
     disk->question = question;
     disk->over = false;
     disk->request = (struct disk_request){
@@ -315,9 +314,10 @@ static enum result ask(struct scsi_disk *disk, const struct scsi_question *quest
         scsi_disk_poll(&disk->disk);
         cpu_relax();
     }
-    if (!disk->request.base.result && disk->received < question->least)
-        return RESULT_DEVICE_ERROR;
-    return disk->request.base.result;
+    if (disk->request.base.result)
+        return disk->request.base.result;
+    __builtin_memset(disk->data + disk->received, 0, sizeof(disk->data) - disk->received);
+    return disk->received < question->least ? RESULT_DEVICE_ERROR : RESULT_OK;
 }
 
 /* No blank at the beginning, and not two in a row; and what cannot be printed is one. */
