@@ -8,6 +8,7 @@
  */
 
 #include "core/scan.h"
+#include "core/scsi_disk.h"
 #include "core/virtio/scsi.h"
 #include "tests/fuzz/virtio.h"
 #include "tests/model/virtio_scsi.h"
@@ -112,6 +113,69 @@ static void look_around(struct scsi *scsi)
               "units can be addressed");
 }
 
+static void poll(void *context)
+{
+    scsi_poll(context);
+}
+
+static bool ready(const void *context)
+{
+    return scsi_ready(context);
+}
+
+static enum result restart(void *context, enum result why)
+{
+    return scsi_restart(context, why);
+}
+
+static struct scsi_disk *unit;
+static unsigned char *block;
+static struct disk_io {
+    struct disk_request request;
+    unsigned done;
+} disk_io;
+
+static void disk_done(struct io_request *base)
+{
+    ((struct disk_io *)(void *)base)->done++;
+}
+
+/* Starts a disk, or moves a block of it; with an end, either way. */
+static void use_disk(struct scsi *scsi, uint8_t size)
+{
+    const struct scsi_adapter adapter = {scsi, submit_probe, poll, ready, restart};
+
+    if (!unit) {
+        unit = malloc(sizeof(*unit));
+        if (!unit)
+            abort();
+        if (scsi_disk_start(unit, vdev_door(), &adapter, size % 2 ? 2 : 0, 0) == RESULT_OK)
+            block = malloc(unit->disk.info.block_size);
+        return;
+    }
+    struct disk *disk = &unit->disk;
+    if (!block)
+        return;
+    check((disk->info.block_size & (disk->info.block_size - 1)) == 0 &&
+              disk->info.block_size >= 512 && disk->info.block_size <= 65536 &&
+              disk->info.blocks - 1 < UINT64_MAX / disk->info.block_size,
+          "a disk has a size");
+    memset(block, size, disk->info.block_size);
+    disk_io = (struct disk_io){
+        .request = {.base = {.buffer = block, .bytes = disk->info.block_size, .done = disk_done},
+                    .op = (enum disk_op)(size % 3),
+                    .sector = (disk->info.blocks - 1) * (disk->info.block_size / 512)},
+    };
+    if (disk->ops->submit(disk, &disk_io.request) == RESULT_OK) {
+        for (unsigned i = 0; i < size && disk_io.done == 0; i++) {
+            disk->ops->poll(disk);
+            cpu_relax();
+        }
+        (void)disk->ops->restart(disk, RESULT_ABORTED);
+        check(disk_io.done == 1, "a restart ends what is not done, once");
+    }
+}
+
 static struct vdev_options shape(const uint8_t *bytes)
 {
     struct vdev_options options = vscsi_usual();
@@ -155,6 +219,8 @@ static void use(void *driver, const uint8_t *operations, size_t count)
             (void)scsi_ready(scsi);
             if (size == 0)
                 look_around(scsi);
+            else if (size < 16)
+                use_disk(scsi, size);
             break;
         case 6:
             vdev_skip_ms(size < 30 ? 150 : PIECE_TIMEOUT_MS + 1);
@@ -201,7 +267,11 @@ static void ended(void)
         free(ios[i].buffer);
     }
     free(found);
+    free(unit);
+    free(block);
     found = NULL;
+    unit = NULL;
+    block = NULL;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

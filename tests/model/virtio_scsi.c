@@ -302,6 +302,9 @@ static void send(const struct vdev_chain *chain, struct answer *answer, void *da
 
     if (bytes > room)
         bytes = room;
+    if (vdev_now()->fuzz && bytes != 0) /* almost what it should be */
+        for (uint32_t wrong = vdev_chance() % 4; wrong > 0; wrong--)
+            ((uint8_t *)data)[vdev_chance() % bytes] = (uint8_t)vdev_chance();
     vdev_copy(chain, true, sizeof(answer->response), data, bytes);
     answer->moved = bytes;
 }
@@ -563,6 +566,7 @@ static uint32_t serve_command(struct vdev_chain *chain, struct command *command)
         if (chance % 4 == 0) {
             answer.response.resid = vdev_chance();
             answer.response.sense_len = vdev_chance() % 128;
+            answer.response.sense[chance >> 24 & 15] = (uint8_t)vdev_chance();
             answer.response.status = (uint8_t)(chance >> 8);
             answer.response.response = (uint8_t)(chance >> 16 & 15);
         }
