@@ -75,11 +75,22 @@ static void put_be(uint8_t *to, size_t bytes, uint64_t value)
 
 /* ---- Commands on their way back ---- */
 
+/* Key, code and qualifier, from the top down; 0 for none. */
+static uint32_t sense_of(const struct scsi_request *request)
+{
+    const uint8_t *sense = request->sense;
+
+    if (request->sense_bytes >= 14 && (sense[0] & 0x7e) == 0x70)
+        return (sense[2] & 0xfu) << 16 | be16(sense + 12);
+    if (request->sense_bytes >= 4 && (sense[0] & 0x7e) == 0x72)
+        return (sense[1] & 0xfu) << 16 | be16(sense + 2);
+    return 0;
+}
+
 /* What became of a command, and for how long it is worth sending again: 0 if it is not. */
 static enum result judge(const struct scsi_request *request, uint32_t *retry_ms)
 {
-    const uint8_t *sense = request->sense;
-    uint32_t key = 0, code = 0;
+    uint32_t sense = sense_of(request), code = sense & 0xffff;
 
     *retry_ms = 0;
     if (request->base.result != RESULT_DEVICE_ERROR)
@@ -92,14 +103,7 @@ static enum result judge(const struct scsi_request *request, uint32_t *retry_ms)
     if (request->host != SCSI_HOST_OK || request->status != SCSI_CHECK_CONDITION)
         return RESULT_DEVICE_ERROR;
 
-    if (request->sense_bytes >= 14 && (sense[0] & 0x7e) == 0x70) {
-        key = sense[2] & 0xf;
-        code = be16(sense + 12);
-    } else if (request->sense_bytes >= 4 && (sense[0] & 0x7e) == 0x72) {
-        key = sense[1] & 0xf;
-        code = be16(sense + 2);
-    }
-    switch (key) {
+    switch (sense >> 16) {
     case KEY_NOT_READY:
         if (code >> 8 == ASC_NO_MEDIUM)
             return RESULT_NO_MEDIA;
@@ -297,9 +301,9 @@ static void answered(struct io_request *base)
 /* The answer is in disk->data; what it does not say is zero, whatever a mapping left there. */
 static enum result ask(struct scsi_disk *disk, const struct scsi_question *question)
 {
+    disk->question = question;
     if (deadline_passed(disk->deadline))
         return RESULT_TIMEOUT;
-    disk->question = question;
     disk->over = false;
     disk->request = (struct disk_request){
         .base = {.buffer = disk->data,
@@ -338,10 +342,8 @@ static enum result identify(struct scsi_disk *disk, uint8_t *version, bool *qemu
     enum result result = ask(disk, &inquiry);
     size_t at = 0;
 
-    if (result) {
-        disk_log(disk, "the unit does not say what it is; result", (uint64_t)result);
+    if (result)
         return result;
-    }
     /* A qualifier of 0, for connected, and the type of a disk. */
     if (data[0] != 0) {
         disk_log(disk, "the unit is not a disk; qualifier and type are", data[0]);
@@ -382,10 +384,8 @@ static enum result measure(struct scsi_disk *disk, uint8_t version)
             result = more;
         }
     }
-    if (result) {
-        disk_log(disk, "the unit does not say how large it is; result", (uint64_t)result);
+    if (result)
         return result;
-    }
     if (block_size < DISK_SECTOR || (block_size & (block_size - 1)) != 0 ||
         block_size > BLOCK_MAX) {
         disk_log(disk, "the block size is not a power of two from 512 to 65536:", block_size);
@@ -452,15 +452,14 @@ enum result scsi_disk_start(struct scsi_disk *disk, const struct rich_door *rich
     pieces_init(&disk->pieces, &pieces_ops, rich, SCSI_DISK_COMMANDS);
 
     enum result result = identify(disk, &version, &qemu);
-    if (result)
-        return result;
-    result = ask(disk, &test_unit_ready);
-    if (result) {
-        disk_log(disk, "the unit is not ready; result", (uint64_t)result);
-        return result;
-    }
-    result = measure(disk, version);
+    if (!result)
+        result = ask(disk, &test_unit_ready);
+    if (!result)
+        result = measure(disk, version);
     if (!result)
         read_modes(disk, qemu);
+    else
+        disk_log(disk, "a unit is of no use, after what it said to the command",
+                 disk->question->cdb[0]);
     return result;
 }

@@ -20,7 +20,7 @@ UNIT_BUILD := $(BUILD)/unit
 VIRTIO_MODEL := tests/model/dma.c $(sort $(wildcard tests/model/virtio_*.c))
 XEN_MODEL := tests/model/dma.c tests/model/xen_host.c tests/model/xen_store.c \
 	tests/model/xen_blkback.c
-UNIT_VIRTIO_SRC := $(CORE_VIRTIO_SRC) $(VIRTIO_MODEL) tests/unit/harness.c \
+UNIT_VIRTIO_SRC := $(CORE_VIRTIO_SRC) $(CORE_SCSI_DISK_SRC) $(VIRTIO_MODEL) tests/unit/harness.c \
 	tests/unit/kinds.c $(UNIT_VIRTIO_KINDS:%=tests/unit/%_harness.c)
 UNIT_XEN_SRC := $(CORE_XEN_SRC) $(XEN_MODEL) tests/unit/xen_harness.c
 UNIT_VIRTIO := $(UNIT_VIRTIO_SUITES:%=$(UNIT_BUILD)/test_%)
@@ -73,7 +73,7 @@ $(FUZZ_BUILD)/%.o: %.c
 
 $(FUZZERS_VIRTIO:%=$(FUZZ_BUILD)/%): $(FUZZ_BUILD)/%: $(FUZZ_BUILD)/tests/fuzz/%.o \
 		$(FUZZ_BUILD)/tests/fuzz/virtio.o \
-		$(patsubst %.c,$(FUZZ_BUILD)/%.o,$(CORE_VIRTIO_SRC) $(VIRTIO_MODEL))
+		$(patsubst %.c,$(FUZZ_BUILD)/%.o,$(CORE_VIRTIO_SRC) $(CORE_SCSI_DISK_SRC) $(VIRTIO_MODEL))
 	clang $(FUZZ_CFLAGS) -o $@ $^
 
 $(FUZZ_BUILD)/xen: $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(CORE_XEN_SRC) $(XEN_MODEL) tests/fuzz/xen.c)
