@@ -11,7 +11,7 @@ BIOS_CFLAGS := -std=c11 -Os $(WARN) -ffreestanding -fno-stack-protector -fno-pic
 	-ffunction-sections -fdata-sections $(BIOS_LIMITS) -I. \
 	-idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu
 BIOS_AS := clang --target=i386-unknown-none-elf
-BIOS_OBJ := $(patsubst %.c,$(BUILD)/%.bios.o,$(BIOS_SRC) $(CORE_SRC) $(CORE_X86_SRC)) \
+BIOS_OBJ := $(patsubst %.c,$(BUILD)/%.bios.o,$(BIOS_SRC) $(CORE_SRC) $(CORE_SCSI_DISK_SRC) $(CORE_X86_SRC)) \
 	$(BUILD)/bios/high.bios.o
 
 $(BUILD)/%.bios.o: %.c
