@@ -251,7 +251,7 @@ static uint8_t parameters(const struct call *call)
     uint32_t last = is->cylinders > 1 ? is->cylinders - 2 : 0;
 
     set_low(&r->eax, 0);
-    set_word(&r->ecx, (last & 0xff) << 8 | (last >> 2 & 0xc0) | is->sectors);
+    set_word(&r->ecx, (last & 0xff) << 8 | (last >> 2 & 0xc0) | (is->sectors & 0x3f));
     set_word(&r->edx, (is->heads - 1) << 8 | *bios_data(BDA_DISKS));
     return GOOD;
 }
