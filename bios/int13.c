@@ -207,15 +207,16 @@ static uint8_t by_geometry(const struct call *call, enum what what)
     const struct geometry *is = &call->drive->logical;
     uint32_t cylinder = high(r->ecx) | (uint32_t)(low(r->ecx) & 0xc0) << 2;
     uint32_t head = high(r->edx), sector = low(r->ecx) & 0x3f;
-    uint32_t count = low(r->eax), buffer;
+    uint32_t count = low(r->eax), buffer = 0;
 
     if (what == SEEK)
-        count = 1;
+        count = sector = 1; /* an arm goes to a track */
     /* 128 is what one transfer of the first controllers could move. */
     if (count == 0 || count > 128 || sector == 0 || sector > is->sectors || head >= is->heads ||
         cylinder >= is->cylinders)
         return BAD_REQUEST;
-    if (!place(call, r->es, (uint16_t)r->ebx, count * call->drive->disk->info.block_size, &buffer))
+    if ((what == READ || what == WRITE) &&
+        !place(call, r->es, (uint16_t)r->ebx, count * call->drive->disk->info.block_size, &buffer))
         return BAD_ADDRESS;
     return move(call, what, (cylinder * is->heads + head) * is->sectors + sector - 1, count,
                 buffer);
