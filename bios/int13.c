@@ -19,8 +19,9 @@ enum {
     UNDEFINED = 0xbb,
 };
 
-/* The upper end of what a segment and an offset can mean. */
+/* The upper end of what a segment and an offset can mean, with A20 on, and off. */
 #define REAL_MODE_END 0x10fff0u
+#define MEGABYTE      0x100000u
 
 /* How often to look at a device that shows nothing new before interrupts are let in, since the way
  * to real mode and back is long; and at one that may need our CPU, which is given away then. */
@@ -188,15 +189,17 @@ static uint8_t move(const struct call *call, enum what what, uint64_t block, uin
                     at_physical((uint32_t)buffer), call->interrupts);
 }
 
-/* Where a caller's segment and offset are, which `bytes` begin at. False if there is no such place.
- */
+/* Where a caller's segment and offset are, which `bytes` begin at. False if there is no such place:
+ * what goes on at 0, as the caller sees it, is none for us. */
 static bool place(const struct call *call, uint16_t segment, uint16_t offset, uint64_t bytes,
                   uint32_t *physical)
 {
+    uint32_t end = call->a20_off ? MEGABYTE : REAL_MODE_END;
+
     *physical = physical_of(segment, offset);
     if (call->a20_off)
-        *physical &= 0xfffff;
-    return bytes <= REAL_MODE_END - *physical;
+        *physical %= MEGABYTE;
+    return bytes <= end - *physical;
 }
 
 /* ---- Cylinders, heads and sectors ---- */
