@@ -307,10 +307,12 @@ static uint8_t by_packet(const struct call *call, enum what what)
         return BAD_REQUEST;
     __builtin_memset(&packet, 0, sizeof(packet));
     __builtin_memcpy(&packet, there, PACKET_SHORT);
-    bool is_flat = packet.segment == 0xffff && packet.offset == 0xffff && bytes >= PACKET_LONG &&
-                   place(call, r->ds, (uint16_t)r->esi, PACKET_LONG, &at);
-    if (is_flat)
+    bool is_flat = packet.segment == 0xffff && packet.offset == 0xffff && bytes >= PACKET_LONG;
+    if (is_flat) {
+        if (!place(call, r->ds, (uint16_t)r->esi, PACKET_LONG, &at))
+            return BAD_REQUEST;
         packet.flat = there->flat;
+    }
     flat = packet.flat;
     if (packet.blocks == 0)
         return on_disk(call->drive, packet.block, 0) ? GOOD : BAD_REQUEST;
