@@ -345,10 +345,8 @@ static enum result identify(struct scsi_disk *disk, uint8_t *version, bool *qemu
     if (result)
         return result;
     /* A qualifier of 0, for connected, and the type of a disk. */
-    if (data[0] != 0) {
-        disk_log(disk, "the unit is not a disk; qualifier and type are", data[0]);
+    if (data[0] != 0)
         return RESULT_UNSUPPORTED;
-    }
     disk->disk.info.removable = data[1] & 0x80;
     *version = data[2];
     *qemu = scsi_be32(data + 8) == 0x51454d55 && scsi_be32(data + 12) == 0x20202020;
@@ -458,7 +456,7 @@ enum result scsi_disk_start(struct scsi_disk *disk, const struct rich_door *rich
         result = measure(disk, version);
     if (!result)
         read_modes(disk, qemu);
-    else
+    else if (result != RESULT_UNSUPPORTED)
         disk_log(disk, "a unit is of no use, after what it said to the command",
                  disk->question->cdb[0]);
     return result;

@@ -85,7 +85,7 @@ struct scsi_disk {
 /*
  * Asks the unit what disk it is. `rich` and the adapter must outlive the disk. RESULT_UNSUPPORTED:
  * not a disk, or one of blocks that we cannot use. RESULT_NO_MEDIA: nothing in it. Anything else:
- * the unit did not answer, or not what can be true; the log has said so.
+ * the unit did not answer in time, or what it said cannot be.
  */
 enum result scsi_disk_start(struct scsi_disk *disk, const struct rich_door *rich,
                             const struct scsi_adapter *adapter, uint8_t target, uint16_t lun);
