@@ -52,6 +52,9 @@ static struct geometry translate(const struct geometry *physical, uint64_t block
     }
     if (logical.cylinders > CYLINDERS_MAX)
         logical.cylinders = CYLINDERS_MAX;
+    /* Less than one is none at all to SeaBIOS, and then nothing could be read of the disk. */
+    if (logical.cylinders == 0)
+        logical.cylinders = 1;
     return logical;
 }
 

@@ -12,6 +12,7 @@ from lab.report import Report
 
 OWN = Options(firmware=Bios(), rom=None)
 BATON = Options(firmware=Bios(strict=True))
+TAKES_OVER = Options(firmware=Bios())
 
 # Each kind of each dimension at least once, and what is likely to go wrong together.
 BOOTS = {
@@ -20,23 +21,34 @@ BOOTS = {
                                             write=MIB // 4),
     "pc-legacy-gpt": Options(machine="pc", transport="legacy", partitions="gpt", write=MIB),
     "pc-modern-mbr-read-only": Options(machine="pc", read_only=True),
+    "q35-scsi-gpt-2-disks": Options(on="virtio-scsi", partitions="gpt", disks=2, write=MIB),
 }
+QUEUES = {"virtio-blk": [0], "virtio-scsi": [0, 2]}
+"""Those that Baton sets up. A BIOS may do without the control queue."""
 
 
 def run(options: Options) -> Report:
     report = boot(options, Progress())
     print("\n".join(report.held + report.problems))
     assert not report.unseen
-    assert len(report.hand_over.devices) == options.disks
+    assert len(report.hand_over.devices) == (options.disks if options.on == "virtio-blk" else 1)
     for device in report.hand_over.devices:
         assert device.driven and device.live is False
-        assert [queue.index for queue in device.queues] == [0]
+        queues = [queue.index for queue in device.queues]
+        assert queues == (QUEUES[options.on] if options.rom else QUEUES[options.on][-1:])
     return report
 
 
 @pytest.mark.parametrize("name", BOOTS)
 def test_debian(name: str) -> None:
     report = run(replace(BOOTS[name], firmware=BATON.firmware))
+    assert report.ok, report.problems
+
+
+@pytest.mark.parametrize("name", ["q35-modern-mbr", "pc-legacy-gpt"])
+def test_debian_taken_over(name: str) -> None:
+    """From the BIOS's own driver, which had the disk before."""
+    report = run(replace(BOOTS[name], firmware=TAKES_OVER.firmware))
     assert report.ok, report.problems
 
 

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+"""The start of the ROM on a PC BIOS: which disks it takes, in which order they boot, and what it leaves
+of devices and memory that it does not take.
+
+The disks have a boot sector of ours, which says its name on the serial port, and no more.
+"""
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from lab.paths import ROM
+from lab.qemu import QEMU
+from lab.qmp import Qmp
+
+TIMEOUT = 60.0
+MIB = 1 << 20
+
+# xor ax,ax; mov ds,ax; mov si,0x7d00; mov dx,0x3f8; 1: lodsb; test al,al; jz 2f; out dx,al; jmp 1b;
+# 2: hlt; jmp 2b
+SAYS_ITS_NAME = bytes.fromhex("31c08ed8be007dbaf803ac84c07403eeebf8f4ebfd")
+
+STRICT = ("-boot", "strict=on", "-option-rom", f"romfile={ROM},bootindex=9")
+TAKES_OVER = ("-option-rom", str(ROM))
+
+
+def disk(path: Path, name: str, size: int = MIB) -> Path:
+    sector = bytearray(SAYS_ITS_NAME.ljust(512, b"\0"))
+    text = f"\nthis is {name}\n".encode()
+    sector[0x100:0x100 + len(text)] = text
+    sector[510:512] = b"\x55\xaa"
+    path.write_bytes(bytes(sector))
+    with path.open("r+b") as file:
+        file.truncate(size)
+    return path
+
+
+class Machine:
+    """A PC that runs until it has said something."""
+
+    def __init__(self, folder: Path, *words: str, machine: str = "pc", memory: int = 64) -> None:
+        self._serial, self._debug = folder / "serial", folder / "debug"
+        self._errors = folder / "errors"
+        for path in (self._serial, self._debug):  # of a machine before this one
+            path.unlink(missing_ok=True)
+        ours, theirs = socket.socketpair()
+        self._qmp, self._socket = Qmp(ours), ours
+        with theirs, self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg",
+                 "-machine", f"{machine},graphics=off", "-m", str(memory),
+                 "-serial", f"file:{self._serial}",
+                 "-chardev", f"file,id=debug,path={self._debug}",
+                 "-device", "isa-debugcon,iobase=0x402,chardev=debug",
+                 "-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon",
+                 "chardev=qmp,mode=control", *words],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+                pass_fds=[theirs.fileno()])
+        self._qmp.execute("qmp_capabilities")
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+
+    @property
+    def serial(self) -> str:
+        return self._serial.read_text("latin-1") if self._serial.exists() else ""
+
+    @property
+    def debug(self) -> str:
+        """What SeaBIOS has written into its log, and Baton with it."""
+        return self._debug.read_text("latin-1") if self._debug.exists() else ""
+
+    def until(self, pattern: str, times: int = 1) -> "Machine":
+        """Wait until the serial port has had it so often."""
+        end = time.monotonic() + TIMEOUT
+        while len(re.findall(pattern, self.serial)) < times:
+            assert self._process.poll() is None, self._errors.read_text()
+            assert time.monotonic() < end, f"{self.serial}\n{self.debug}"
+            time.sleep(0.05)
+        return self
+
+    def reset(self) -> None:
+        self._qmp.execute("system_reset")
+
+    def running(self) -> int:
+        """How many virtio devices are set going (DRIVER_OK), or have been shown a queue."""
+        count = 0
+        for device in self._qmp.execute("x-query-virtio"):
+            path = {"path": device["path"]}
+            status = self._qmp.execute("x-query-virtio-status", path)
+            count += status["status"]["statuses"] != [] or any(
+                self._qmp.execute("x-query-virtio-queue-status", path | {"queue": queue})
+                ["vring-desc"] for queue in range(status["num-vqs"]))
+        return count
+
+    def drives(self) -> list[tuple[str, str]]:
+        """Baton's numbers, and what they are for."""
+        return re.findall(r"Baton: drive (\w+)h: (.*?), \d+ sectors", self.debug)
+
+    def reserved(self) -> int:
+        """Bytes below 4 GiB that the E820 map takes away, but for what is the chipset's."""
+        found = re.findall(r"  \d+: (\w+) - (\w+) = 2 RESERVED", self.debug)
+        return sum(int(end, 16) - int(start, 16) for start, end in found
+                   if 0x100000 <= int(start, 16) < 0x80000000)
+
+
+def blk(path: Path, index: int, *more: str) -> list[str]:
+    return ["-drive", f"file={path},format=raw,if=none,id=d{index}", "-device",
+            ",".join([f"virtio-blk-pci,drive=d{index},romfile=", *more])]
+
+
+def lun(path: Path, index: int, *more: str) -> list[str]:
+    return ["-drive", f"file={path},format=raw,if=none,id=d{index}", "-device",
+            ",".join([f"scsi-hd,drive=d{index}", *more])]
+
+
+HBA = ("-device", "virtio-scsi-pci,id=hba,romfile=")
+
+
+# ---- Whose, and in which order ----
+
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_many(tmp_path: Path, machine: str, count: int) -> None:
+    words = [word for index in range(count)
+             for word in blk(disk(tmp_path / f"{index}", f"disk {index}"), index)]
+    with Machine(tmp_path, *STRICT, *words, machine=machine).until("this is disk 0") as pc:
+        assert [number for number, _ in pc.drives()] == [f"{0x80 + i:x}" for i in range(count)]
+
+
+def test_too_many(tmp_path: Path) -> None:
+    """Sixteen of seventeen."""
+    words = [word for index in range(17)
+             for word in blk(disk(tmp_path / f"{index}", f"disk {index}"), index)]
+    with Machine(tmp_path, *STRICT, *words).until("this is disk 0") as pc:
+        assert len(pc.drives()) == 16 and "there are too many disks" in pc.debug
+
+
+def test_taken_over_in_the_users_order(tmp_path: Path) -> None:
+    """The BIOS has both, and starts the second first: number 80h, and Baton behind it."""
+    words = [*blk(disk(tmp_path / "a", "the first"), 0, "bootindex=2", "addr=5"),
+             *blk(disk(tmp_path / "b", "the second"), 1, "bootindex=1", "addr=6")]
+    with Machine(tmp_path, *TAKES_OVER, *words).until("this is the second") as pc:
+        assert pc.drives() == [("80", "virtio-blk at 00:06.0")]
+
+
+def test_behind_a_disk_of_the_bioss(tmp_path: Path) -> None:
+    """An IDE disk stays the BIOS's, and what it says of the order counts."""
+    words = ["-drive", f"file={disk(tmp_path / 'a', 'IDE')},format=raw,if=none,id=ide",
+             "-device", "ide-hd,drive=ide,bootindex=1", *blk(disk(tmp_path / "b", "virtio"), 1)]
+    with Machine(tmp_path, *STRICT, *words).until("this is IDE") as pc:
+        assert [number for number, _ in pc.drives()] == ["81"]
+
+
+def test_before_a_disk_of_the_bioss(tmp_path: Path) -> None:
+    words = ["-drive", f"file={disk(tmp_path / 'a', 'IDE')},format=raw,if=none,id=ide",
+             "-device", "ide-hd,drive=ide,bootindex=10", *blk(disk(tmp_path / "b", "virtio"), 1)]
+    with Machine(tmp_path, *STRICT, *words).until("this is virtio") as pc:
+        assert [number for number, _ in pc.drives()] == ["80"]
+
+
+def test_units(tmp_path: Path) -> None:
+    """Units of an adapter, in their order; a CD among them is not for us."""
+    words = [*HBA, *lun(disk(tmp_path / "a", "7:0"), 0, "scsi-id=7", "lun=0"),
+             *lun(disk(tmp_path / "b", "3:300"), 1, "scsi-id=3", "lun=300"),
+             *lun(disk(tmp_path / "c", "3:2"), 2, "scsi-id=3", "lun=2"),
+             "-device", "scsi-cd,scsi-id=1"]
+    with Machine(tmp_path, *STRICT, *words).until("this is 3:2") as pc:
+        assert [what.split()[1] for _, what in pc.drives()] == ["3:2", "3:300", "7:0"]
+
+
+def test_units_of_the_bioss(tmp_path: Path) -> None:
+    """It does not say which is which, so all of them stay with it."""
+    words = [*HBA, *lun(disk(tmp_path / "a", "a unit"), 0, "bootindex=1")]
+    with Machine(tmp_path, *TAKES_OVER, *words).until("this is a unit") as pc:
+        assert pc.drives() == []
+
+
+def test_large_sectors(tmp_path: Path) -> None:
+    """SeaBIOS has no use for them, so nobody has to be asked."""
+    words = blk(disk(tmp_path / "a", "large"), 0, "logical_block_size=4096",
+                "physical_block_size=4096")
+    with Machine(tmp_path, *TAKES_OVER, *words).until("this is large") as pc:
+        assert len(pc.drives()) == 1 and "256 sectors of 4096 bytes" in pc.debug
+
+
+def test_two_roms(tmp_path: Path) -> None:
+    """The second has nothing to do, and takes nothing."""
+    words = blk(disk(tmp_path / "a", "the disk"), 0)
+    with Machine(tmp_path, *STRICT, *words).until("this is the disk") as pc:
+        alone, runs = pc.reserved(), pc.debug.count("Running option rom")
+    again = tmp_path / "again.rom"
+    shutil.copy(ROM, again)
+    with Machine(tmp_path, *STRICT, "-option-rom", str(again), *words).until(
+            "this is the disk") as pc:
+        assert len(pc.drives()) == 1
+        # Each ROM, and the one drive's vector.
+        assert pc.debug.count("Running option rom") == runs + 1
+        assert pc.reserved() == alone
+
+
+@pytest.mark.parametrize("how", [STRICT, TAKES_OVER], ids=["strict", "takes-over"])
+def test_boots_again(tmp_path: Path, how: Sequence[str]) -> None:
+    """And the same each time; a reset comes in the middle of whatever is going on."""
+    words = blk(disk(tmp_path / "a", "the disk"), 0,
+                *(["bootindex=1"] if how is TAKES_OVER else []))
+    with Machine(tmp_path, *how, *words) as pc:
+        for boot in range(1, 21):
+            pc.until("this is the disk", boot)
+            pc.reset()
+        pc.until("this is the disk", 21)
+        assert len(set(pc.drives())) == 1
+        assert len(set(re.findall(r"Returned (\d+) bytes of ZoneHigh", pc.debug))) == 1
+
+
+# ---- What it leaves alone ----
+
+def nothing_taken(tmp_path: Path, *words: str) -> None:
+    """The ROM comes to nothing: all of its memory is given back, and the machine boots from what else
+    it has."""
+    ide = ["-drive", f"file={disk(tmp_path / 'ide', 'IDE')},format=raw,if=none,id=ide",
+           "-device", "ide-hd,drive=ide,bootindex=1"]
+    with Machine(tmp_path, *ide, "-boot", "strict=on", *words).until("this is IDE") as pc:
+        without, space = pc.reserved(), rom_space(pc)
+    with Machine(tmp_path, *ide, *STRICT, *words).until("this is IDE") as pc:
+        assert pc.drives() == [] and pc.running() == 0
+        assert "Running option rom" in pc.debug
+        assert (pc.reserved(), rom_space(pc)) == (without, space)
+
+
+def rom_space(pc: Machine) -> str:
+    """Where the BIOS has room for more ROMs: what each takes is missing there."""
+    found: list[str] = re.findall(r"Space available for UMB: (\w+)-", pc.debug)
+    return found[-1] if found else ""
+
+
+def test_no_devices(tmp_path: Path) -> None:
+    nothing_taken(tmp_path)
+
+
+def test_no_units_behind_the_adapter(tmp_path: Path) -> None:
+    nothing_taken(tmp_path, *HBA)
+
+
+def test_a_cd_alone(tmp_path: Path) -> None:
+    nothing_taken(tmp_path, *HBA, "-device", "scsi-cd")
+
+
+def test_an_empty_disk(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.touch()
+    nothing_taken(tmp_path, *blk(path, 0))
+
+
+def test_sectors_that_are_too_large(tmp_path: Path) -> None:
+    nothing_taken(tmp_path, *blk(disk(tmp_path / "a", "large"), 0, "logical_block_size=8192",
+                                 "physical_block_size=8192"))
+
+
+# ---- How much it takes ----
+
+def taken(tmp_path: Path, make: Callable[[int], Sequence[str]], count: int) -> int:
+    with Machine(tmp_path, *STRICT, *make(count)).until("this is disk 0") as pc:
+        assert len(pc.drives()) == count and pc.running() > 0
+        # From C000h on are the ROMs: QEMU's own for the APIC, and ours.
+        space = int(rom_space(pc), 16) - 0xc0000
+        assert space <= 0x2800 + 4096
+        return pc.reserved()
+
+
+def blks(tmp_path: Path) -> Callable[[int], Sequence[str]]:
+    return lambda count: [word for index in range(count) for word in blk(
+        disk(tmp_path / f"{index}", f"disk {index}"), index)]
+
+
+def luns(tmp_path: Path) -> Callable[[int], Sequence[str]]:
+    return lambda count: [*HBA, *[word for index in range(count) for word in lun(
+        disk(tmp_path / f"{index}", f"disk {index}"), index, f"lun={index}")]]
+
+
+@pytest.mark.parametrize("kind", [blks, luns])
+def test_memory(tmp_path: Path, kind: Callable[[Path], Callable[[int], Sequence[str]]]) -> None:
+    """No more than 256 KiB for one disk and 64 KiB for each further one."""
+    with Machine(tmp_path, "-boot", "strict=on").until("No bootable device") as pc:
+        without = pc.reserved()
+    one, eight = (taken(tmp_path, kind(tmp_path), count) for count in (1, 8))
+    assert 64 << 10 < one - without <= 256 << 10
+    assert 0 < eight - one <= 7 * (64 << 10)
