@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# The drivers and the auditor's eyes on Xen, on the build machine, against models of the other side:
+# The drivers, INT 13h and the auditor's eyes on Xen, on the build machine, against models of the other
+# side:
 #
 #   make test-unit     cmocka programs, address and undefined-behaviour sanitizers on
 #   make test-fuzz     libFuzzer, a bounded number of runs from a fixed seed
@@ -10,6 +11,7 @@ UNIT_VIRTIO_KINDS := blk scsi net
 UNIT_VIRTIO_SUITES := ring start exit faults $(patsubst tests/unit/test_%.c,%,$(sort \
 	$(wildcard $(foreach kind,$(UNIT_VIRTIO_KINDS),tests/unit/test_$(kind).c tests/unit/test_$(kind)_*.c))))
 UNIT_XEN_SUITES := xen_store xen_grants xen_start xen_blk xen_lies xen_exit xen_faults
+UNIT_BIOS_SUITES := bios_drives bios_int13 bios_edd
 UNIT_CC := gcc
 UNIT_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 UNIT_CFLAGS := -std=c11 -O1 -g -fno-omit-frame-pointer $(WARN) $(UNIT_SANITIZE)
@@ -23,15 +25,19 @@ XEN_MODEL := tests/model/dma.c tests/model/xen_host.c tests/model/xen_store.c \
 UNIT_VIRTIO_SRC := $(CORE_VIRTIO_SRC) $(CORE_SCSI_DISK_SRC) $(VIRTIO_MODEL) tests/unit/harness.c \
 	tests/unit/kinds.c $(UNIT_VIRTIO_KINDS:%=tests/unit/%_harness.c)
 UNIT_XEN_SRC := $(CORE_XEN_SRC) $(XEN_MODEL) tests/unit/xen_harness.c
+# INT 13h needs no driver: the model has the disk, too.
+BIOS_UNDER_TEST := bios/int13.c bios/drives.c core/disk.c tests/model/pc.c tests/model/dma.c
+UNIT_BIOS_SRC := $(BIOS_UNDER_TEST) tests/unit/bios_harness.c
 UNIT_VIRTIO := $(UNIT_VIRTIO_SUITES:%=$(UNIT_BUILD)/test_%)
 UNIT_XEN := $(UNIT_XEN_SUITES:%=$(UNIT_BUILD)/test_%)
+UNIT_BIOS := $(UNIT_BIOS_SUITES:%=$(UNIT_BUILD)/test_%)
 
 # The auditor's part, without the instructions by which it asks Xen: the test plays what they do.
 UNIT_AUDIT := $(UNIT_BUILD)/test_audit_xen
 UNIT_AUDIT_OBJ := $(patsubst %.c,$(UNIT_BUILD)/%.o,tests/unit/test_audit_xen.c \
 	$(filter-out %/hypercall.c,$(AUDIT_XEN_SRC)))
 
-UNIT_PROGRAMS := $(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_AUDIT)
+UNIT_PROGRAMS := $(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS) $(UNIT_AUDIT)
 
 $(UNIT_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -39,7 +45,8 @@ $(UNIT_BUILD)/%.o: %.c
 
 $(UNIT_VIRTIO): $(UNIT_VIRTIO_SRC:%.c=$(UNIT_BUILD)/%.o)
 $(UNIT_XEN): $(UNIT_XEN_SRC:%.c=$(UNIT_BUILD)/%.o)
-$(UNIT_VIRTIO) $(UNIT_XEN): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o
+$(UNIT_BIOS): $(UNIT_BIOS_SRC:%.c=$(UNIT_BUILD)/%.o)
+$(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o
 	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
 
 $(UNIT_AUDIT_OBJ): UNIT_CFLAGS += -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
