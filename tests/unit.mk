@@ -61,7 +61,7 @@ test-unit: $(UNIT_PROGRAMS)
 	@failed=; for program in $(UNIT_PROGRAMS); do $$program || failed="$$failed $$program"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
-# ---- The device as the attacker ----
+# ---- The device as the attacker, and INT 13h's caller ----
 
 FUZZ_BUILD := $(BUILD)/fuzz
 FUZZ_RUNS ?= 20000
@@ -69,7 +69,7 @@ FUZZ_SECONDS ?= 30
 FUZZ_CFLAGS := -std=c11 -O1 -g $(WARN) -fsanitize=fuzzer,address,undefined \
 	-fno-sanitize-recover=all -I.
 FUZZERS_VIRTIO := $(UNIT_VIRTIO_KINDS:%=virtio_%)
-FUZZERS := $(FUZZERS_VIRTIO) xen
+FUZZERS := $(FUZZERS_VIRTIO) xen int13
 # What leads to new ground is what the driver does; the Xen host's own ways are many.
 $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(filter %xen_host.c %xen_store.c %xen_blkback.c,$(XEN_MODEL))): \
     FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(FUZZ_CFLAGS)) -fsanitize=address,undefined
@@ -84,6 +84,9 @@ $(FUZZERS_VIRTIO:%=$(FUZZ_BUILD)/%): $(FUZZ_BUILD)/%: $(FUZZ_BUILD)/tests/fuzz/%
 	clang $(FUZZ_CFLAGS) -o $@ $^
 
 $(FUZZ_BUILD)/xen: $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(CORE_XEN_SRC) $(XEN_MODEL) tests/fuzz/xen.c)
+	clang $(FUZZ_CFLAGS) -o $@ $^
+
+$(FUZZ_BUILD)/int13: $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(BIOS_UNDER_TEST) tests/fuzz/int13.c)
 	clang $(FUZZ_CFLAGS) -o $@ $^
 
 .PHONY: test-fuzz $(FUZZERS:%=test-fuzz-%)
