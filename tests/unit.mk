@@ -104,5 +104,5 @@ $(FUZZERS:%=test-fuzz-%): test-fuzz-%: $(FUZZ_BUILD)/%
 .PHONY: test-broken
 test-broken: $(UNIT_PROGRAMS)
 	@CC='$(UNIT_CC)' CFLAGS='$(UNIT_CFLAGS) -Wno-error' SANITIZE='$(UNIT_SANITIZE)' \
-	    VIRTIO_SRC='$(UNIT_VIRTIO_SRC)' XEN_SRC='$(UNIT_XEN_SRC)' \
+	    VIRTIO_SRC='$(UNIT_VIRTIO_SRC)' XEN_SRC='$(UNIT_XEN_SRC)' BIOS_SRC='$(UNIT_BIOS_SRC)' \
 	    tests/broken/run.sh $(UNIT_BUILD) $(BUILD)/broken

@@ -1,13 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# Each patch here breaks one rule of the contract in a copy of core/, and names the suite and the test
-# that have to notice. A check that cannot fail is not a check.
+# Each patch here breaks one rule of the contract, or something else that a caller counts on, in a copy
+# of core/ and bios/, and names the suite and the test that have to notice. A check that cannot fail is
+# not a check.
 #
 #   run.sh UNIT WORK          UNIT: where the unit tests were built; WORK: where to put the broken builds
 #   run.sh UNIT WORK PATCH    one of them, for those who have run all of them before
-#   CC, CFLAGS and SANITIZE come from the makefile, and so do VIRTIO_SRC and XEN_SRC: what a suite of
-#   that kind (xen_... or not) is made of, beside its own source.
+#   CC, CFLAGS and SANITIZE come from the makefile, and so do VIRTIO_SRC, XEN_SRC and BIOS_SRC: what a
+#   suite of that kind (xen_..., bios_... or neither) is made of, beside its own source.
 set -eu
 
 unit=$1
@@ -31,16 +32,17 @@ try() { # a patch
 
     rm -rf "$tree"
     mkdir -p "$tree"
-    cp -R core "$tree/core"
+    cp -R core bios "$tree"
     if ! patch -p1 --fuzz=0 --batch --silent -d "$tree" <"$1" >"$tree/patch.log" 2>&1; then
         cat "$tree/patch.log" >&2
         fail "the patch does not apply"
     fi
     grep -q "  OK \] $test\$" "$work/good-$suite.log" ||
-        fail "$test does not pass on an unbroken core"
+        fail "$test does not pass on what is not broken"
 
     case $suite in
     xen_*) sources=$XEN_SRC ;;
+    bios_*) sources=$BIOS_SRC ;;
     *) sources=$VIRTIO_SRC ;;
     esac
     objects=$unit/tests/unit/test_$suite.o
@@ -51,7 +53,7 @@ try() { # a patch
             object=$tree/${source%.c}.o
             if ! $CC $CFLAGS -I"$tree" -I. -c -o "$object" "$tree/$source" 2>"$tree/cc.log"; then
                 cat "$tree/cc.log" >&2
-                fail "the broken core does not compile"
+                fail "what is broken does not compile"
             fi
         fi
         objects="$objects $object"
