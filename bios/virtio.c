@@ -48,12 +48,14 @@ static struct drive *add_drive(struct bios_blk *own)
     struct drive *drive = drives_next();
 
     drive->disk = &own->blk.disk;
-    drive->physical = (struct geometry){
-        .cylinders =
-            virtio_config16(device, offsetof(struct virtio_blk_config, geometry.cylinders)),
-        .heads = virtio_config8(device, offsetof(struct virtio_blk_config, geometry.heads)),
-        .sectors = virtio_config8(device, offsetof(struct virtio_blk_config, geometry.sectors)),
-    };
+    /* It counts in sectors of 512 bytes, whatever the disk has. */
+    if (drive->disk->info.block_size == DISK_SECTOR)
+        drive->physical = (struct geometry){
+            .cylinders =
+                virtio_config16(device, offsetof(struct virtio_blk_config, geometry.cylinders)),
+            .heads = virtio_config8(device, offsetof(struct virtio_blk_config, geometry.heads)),
+            .sectors = virtio_config8(device, offsetof(struct virtio_blk_config, geometry.sectors)),
+        };
     drive->path = (struct drive_path){
         .bus = where->bus, .device = where->device, .function = where->function};
     put_place(put_text(drive->name, "virtio-blk at "), where);
