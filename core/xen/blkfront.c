@@ -313,7 +313,7 @@ static enum result publish(struct blkfront *blk, const uint32_t ring_refs[FRONT_
         } else {
             write_key(blk, &door, id, KEY_RING_PAGE_ORDER, NULL, 1);
             write_key(blk, &door, id, KEY_RING_REF0, NULL, ring_refs[0]);
-            write_key(blk, &door, id, KEY_RING_REF1, NULL, ring_refs[1]);
+            write_key(blk, &door, id, KEY_RING_REF1, NULL, ring_refs[FRONT_RING_PAGES - 1]);
         }
         write_key(blk, &door, id, KEY_EVENT_CHANNEL, NULL, front->port);
         write_key(blk, &door, id, KEY_PROTOCOL, XEN_IO_PROTO_ABI_NATIVE, 0);

@@ -21,8 +21,10 @@
 #include <xen/io/blkif.h>
 #include <xen/io/xenbus.h>
 
-/* Ring pages: 32 requests each. */
+/* Ring pages, one or two: 32 requests each. */
+#ifndef FRONT_RING_PAGES
 #define FRONT_RING_PAGES 2u
+#endif
 
 enum front_state {
     FRONT_DORMANT, /* as found, or given up: nothing to do */
