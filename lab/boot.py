@@ -227,7 +227,13 @@ def _report(options: Options, result: qemu.Result, accelerator: str, scenario: S
         serial, [place for place in places if place.partition("/")[0] in driven])
     describe(report, options, result, accelerator, scenario.describe(),
              driver_text(report, places, scenario.part))
-    judge_drivers(report, options, places, scenario.part)
+    not_called = _not_called(options, report.hand_over)
+    called = [place for place in places if place not in not_called]
+    if called:
+        judge_drivers(report, options, called, scenario.part)
+    if not_called:
+        report.held.append(f"nobody ever called the BIOS for {', '.join(not_called)}, which it "
+                           "has still")
     report.problems += report.hand_over.problems
     # Of its own guest, the lab has to see everything.
     (report.problems if options.image is None else report.unseen).extend(report.hand_over.unseen)
@@ -243,6 +249,14 @@ def _report(options: Options, result: qemu.Result, accelerator: str, scenario: S
         if idle:
             report.held.append(f"never set going by the firmware: {', '.join(idle)}")
     return report
+
+
+def _not_called(options: Options, hand_over: HandOver) -> list[str]:
+    """Disks that are the BIOS's own still, rightly: Baton takes them over when they are first called
+    for."""
+    if options.rom is None or not options.on_bios or not options.boot_order:
+        return []
+    return [device.device for device in hand_over.devices if not any(device.requests.values())]
 
 
 def _held_on_bios(hand_over: HandOver, report: Report) -> None:

@@ -322,6 +322,19 @@ def test_bios_by_its_own_driver() -> None:
     assert any("in memory that it calls reserved" in line for line in made.held)
 
 
+def test_bios_whose_disk_nobody_called() -> None:
+    """With drivers of its own, it keeps a disk until Baton is called for it."""
+    idle = Log().power_on().firmware(reads=False).pause().serial(KERNEL).linux()
+    silent = SAID_BIOS.replace("Baton: drive", "Something: drive") + GUEST
+    both = replace(ON_BIOS, firmware=Bios())
+    made = bios_report(silent, trace=idle, options=both)
+    assert made.ok and any("called the BIOS for 00:04.0" in line for line in made.held)
+    assert not any("Baton drove" in line for line in made.held)
+    wrong(bios_report(silent, options=both), "driver is SeaBIOS's own, not Baton")
+    wrong(bios_report(silent, trace=idle), "driver is SeaBIOS's own, not Baton")
+    wrong(bios_report(silent, trace=idle, options=replace(both, rom=None)), "as asked: --no-rom")
+
+
 def test_bios_that_leaves_its_queues_in_the_way() -> None:
     made = bios_report(queue=replace(QUEUE, used=0x5000))
     wrong(made, "queue 0 is where the system may put something else")
