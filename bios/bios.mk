@@ -16,7 +16,7 @@ BIOS_AS := clang --target=i386-unknown-none-elf
 BIOS_OBJ := $(patsubst %.c,$(BUILD)/%.bios.o,$(BIOS_SRC) $(CORE_SRC) $(CORE_SCSI_DISK_SRC) $(CORE_X86_SRC)) \
 	$(BUILD)/bios/high.bios.o
 
-$(BUILD)/%.bios.o: %.c
+$(BUILD)/%.bios.o: %.c bios/bios.mk
 	@mkdir -p $(@D)
 	$(BIOS_CC) $(BIOS_CFLAGS) -MMD -MP -c -o $@ $<
 

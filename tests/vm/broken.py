@@ -7,9 +7,11 @@ what has to happen, in lines before the patch:
 
     Build: REGEX            the build fails, and says this
     Try: PROGRAM OPTIONS    the build succeeds; this program of tests/vm, run on its ROM, fails
+    Boot: DEVICE            the build succeeds; Debian on it, booted by a PC BIOS with its ROM, is
+                            not handed over cleanly
     Says: REGEX             and says this; as many lines as wanted
 
-The same programs with the same options succeed on the drivers as they are.
+The same programs with the same options succeed on the drivers as they are, and the same boots are clean.
 """
 
 import re
@@ -23,14 +25,15 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP))
 
+from lab.boot import Options, boot  # noqa: E402
 from lab.errors import LabError  # noqa: E402
 from lab.paths import BUILD, ROM  # noqa: E402
-from lab.qemu import Result  # noqa: E402
+from lab.qemu import Bios, Result  # noqa: E402
 from support import MIB, TestDisk, image, run  # noqa: E402
 
 PATCHES = TOP / "tests/broken/uefi"
 WORK = BUILD / "broken-uefi"
-PARTS = ("Makefile", "core", "uefi", "rom")
+PARTS = ("Makefile", "core", "uefi", "bios", "rom")
 
 
 class NotCaught(Exception):
@@ -66,6 +69,7 @@ class Broken:
 
 
 _good: dict[str, Result] = {}
+_clean: dict[str, str] = {}
 
 
 def try_on(rom: Path, words: str) -> Result:
@@ -73,6 +77,23 @@ def try_on(rom: Path, words: str) -> Result:
     disk = TestDisk(image(WORK / "disk.img", 4 * MIB), rom=rom, read_only=True,
                     drive={"throttling.iops-total": "100"})
     return run(program, options, [disk], timeout=45, quiet=True)
+
+
+def problems_of(rom: Path, device: str) -> str:
+    report = boot(Options(on=device, firmware=Bios(strict=True), rom=rom))
+    return "\n".join(report.problems)
+
+
+def catch_boot(rom: Path, device: str, says: list[str]) -> str:
+    if device not in _clean:
+        _clean[device] = problems_of(ROM, device)
+    if _clean[device]:
+        raise NotCaught(f"{device} is not clean without the patch: {_clean[device]}")
+    problems = problems_of(rom, device)
+    for regex in says:
+        if not re.search(regex, problems):
+            raise NotCaught(f"of {device} nobody says {regex!r}, but: {problems or 'clean'}")
+    return f"a boot from {device}: {says[0]}"
 
 
 def catch(broken: Broken) -> str:
@@ -89,6 +110,9 @@ def catch(broken: Broken) -> str:
     if built.returncode != 0:
         raise NotCaught(f"it does not build:\n{output}")
     tries, says = broken.fields("Try"), broken.fields("Says")
+    boots = broken.fields("Boot")
+    if len(boots) == 1 and not tries and says:
+        return catch_boot(tree / "build/baton.rom", boots[0], says)
     if len(tries) != 1 or not says:
         raise NotCaught("the patch does not say what should happen")
     words = tries[0]
