@@ -35,7 +35,7 @@ EFI_LINK_APP = $(EFI_LD) $(EFI_LDFLAGS) /subsystem:efi_application /out:$@ $(fil
 include $(wildcard core/*.mk uefi/*.mk bios/*.mk rom/*.mk audit/*.mk lab/*.mk tests/*.mk bench/*.mk)
 
 .PHONY: all
-all: $(BUILD)/baton.efi $(BUILD)/baton.rom $(BUILD)/audit/handover.efi
+all: $(addprefix $(BUILD)/,baton.efi baton.rom baton-bios.rom audit/handover.efi)
 
 .PHONY: clean
 clean:

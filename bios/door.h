@@ -8,7 +8,7 @@
 /* In the ROM. */
 #define ROM_PCIR_POINTER 0x18
 #define ROM_TABLE        0x20
-#define PCIR_BYTES       0x1c
+#define PCIR_BYTES       0x18
 #define PNP_BYTES        0x20
 
 #define SELECT_CODE32 0x08
@@ -42,6 +42,8 @@
 #define PMM_FREE          2
 #define PMM_HIGH          0x0002 /* extended memory, */
 #define PMM_HIGH_FOR_GOOD 0x000a /* and permanent */
+#define PMM_ALIGNED       0x0004 /* as the lowest bit of the length says */
+#define PMM_UNSUPPORTED   0xffffffff
 
 /* 40:F0, 16 bytes for whoever wants to tell somebody something. */
 #define INTER_APPLICATION 0x4f0

@@ -185,8 +185,10 @@ static uint8_t move(const struct call *call, enum what what, uint64_t block, uin
     if (buffer >> 32 || bytes >> 32 || (buffer + bytes) >> 32 ||
         memory_is_ours((uint32_t)buffer, (uint32_t)bytes))
         return BAD_ADDRESS;
-    return transfer(call->drive, what == WRITE ? DISK_WRITE : DISK_READ, block, blocks,
-                    at_physical((uint32_t)buffer), call->interrupts);
+    uint8_t status = transfer(call->drive, what == WRITE ? DISK_WRITE : DISK_READ, block, blocks,
+                              at_physical((uint32_t)buffer), call->interrupts);
+    /* What INT 13h says is written, is: nobody who calls it knows of a cache. */
+    return status == GOOD && what == WRITE ? flush(call) : status;
 }
 
 /* Where a caller's segment and offset are, which `bytes` begin at. False if there is no such place:
@@ -328,9 +330,7 @@ static uint8_t by_packet(const struct call *call, enum what what)
     if (status == GOOD)
         status = move(call, what, packet.block, packet.blocks, flat);
     if (status == GOOD && what == WRITE && low(r->eax) == WRITE_AND_VERIFY) {
-        status = flush(call);
-        if (status == GOOD)
-            status = verify(call, packet.block, packet.blocks);
+        status = verify(call, packet.block, packet.blocks);
     }
     if (status != GOOD)
         there->blocks = 0; /* that were moved */

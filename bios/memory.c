@@ -32,7 +32,8 @@ static uint32_t allocate(uint32_t bytes, uint16_t how)
     struct registers registers = {0};
 
     call_real(start_pmm, &registers, arguments, sizeof(arguments) / sizeof(arguments[0]));
-    return registers.edx << 16 | (registers.eax & 0xffff);
+    uint32_t given = registers.edx << 16 | (registers.eax & 0xffff);
+    return given == PMM_UNSUPPORTED ? 0 : given;
 }
 
 void *memory_get(size_t bytes)
@@ -80,9 +81,8 @@ void memory_return(void *memory)
     give_back((uint32_t)(uintptr_t)memory);
 }
 
-void memory_give_all_back(void)
+void memory_give_image_back(void)
 {
-    memory_give_back(0);
     give_back((uint32_t)(uintptr_t)high_image);
 }
 

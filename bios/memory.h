@@ -36,8 +36,8 @@ void *memory_get(size_t bytes);
 unsigned memory_mark(void);
 void memory_give_back(unsigned mark);
 
-/* And the 32-bit part itself, which must not be entered again. */
-void memory_give_all_back(void);
+/* Gives back the 32-bit part itself, which must not be entered again. */
+void memory_give_image_back(void);
 
 /* Memory for the start only, to be given back before it ends; zeroed. NULL if there is none. */
 void *memory_borrow(size_t bytes);

@@ -13,23 +13,33 @@
 
 static const struct reg_window config_ports = {.base = 0, .bytes = 0x10000, .port = true};
 
-static void point(const struct pci_function *where, uint32_t offset)
+/* We may have come in the middle of somebody else's access, who goes on to the data where the
+ * address points. Gives what that was. */
+static uint32_t point(const struct pci_function *where, uint32_t offset)
 {
+    uint32_t before = reg_read32(&config_ports, CONFIG_ADDRESS);
+
     reg_write32(&config_ports, CONFIG_ADDRESS,
                 0x80000000u | (uint32_t)where->bus << 16 | (uint32_t)where->device << 11 |
                     (uint32_t)where->function << 8 | (offset & 0xfc));
+    return before;
 }
 
 uint32_t pci_read32(const struct pci_function *where, uint32_t offset)
 {
-    point(where, offset);
-    return reg_read32(&config_ports, CONFIG_DATA);
+    uint32_t before = point(where, offset);
+    uint32_t value = reg_read32(&config_ports, CONFIG_DATA);
+
+    reg_write32(&config_ports, CONFIG_ADDRESS, before);
+    return value;
 }
 
 void pci_write32(const struct pci_function *where, uint32_t offset, uint32_t value)
 {
-    point(where, offset);
+    uint32_t before = point(where, offset);
+
     reg_write32(&config_ports, CONFIG_DATA, value);
+    reg_write32(&config_ports, CONFIG_ADDRESS, before);
 }
 
 /* The upper half is the status register, where ones clear. */
@@ -135,7 +145,8 @@ static void log_pci(void *context, const char *sentence, uint64_t number)
 
 void pci_open(struct pci_device *device)
 {
-    set_command(&device->where, PCI_COMMAND_IO | PCI_COMMAND_MEMORY, 0);
+    /* Nobody is there to answer an interrupt; a system that wants them switches them on again. */
+    set_command(&device->where, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_INTX_DISABLE, 0);
     device->door = (struct rich_door){
         .context = device,
         .ticks_per_ms = ticks_per_ms,

@@ -45,21 +45,22 @@ pcir:   .ascii  "PCIR"
         .word   0x5853, 0x0001          /* Xen's platform device. -option-rom needs no device. */
         .word   0
         .word   PCIR_BYTES
-        .byte   3                       /* PCI Firmware Specification 3.x */
+        .byte   0                       /* not one that may be started elsewhere than where it runs */
         .byte   0x00, 0x80, 0xff        /* what that device says of its class */
         .word   0                       /* length: the packer's */
         .word   0
         .byte   0                       /* code type: PC-AT */
         .byte   0                       /* more images follow: the packer's */
-        .word   0                       /* length when running: the packer's */
-        .word   0, 0
+        .word   0
 
 /* The first boot entry is here from the start: BIOSes take a ROM without for one that has never heard
  * of the BIOS Boot Specification. */
         .balign 16
 pnp:    .ascii  "$PnP"
         .byte   1, PNP_BYTES / 16
-        .space  PNP_BYTES - 6
+        .word   0
+        .byte   0, 0xcb                 /* makes the sum 0 */
+        .space  PNP_BYTES - 10
 
 /* ---- Into protected mode ---- */
 
@@ -185,7 +186,9 @@ window: sti
         nop
         nop
         cli
-again:  call    linear
+        /* Whoever came in may have left A20 off. What it is for the caller, is on his stack. */
+again:  call    a20_on
+        call    linear
         lgdtl   %cs:gdtr
         movl    %cr0, %eax
         orb     $1, %al
@@ -274,9 +277,10 @@ init:   pushfw
         call    find_pmm
         jc      no_memory
         movl    payload + HIGH_BYTES, %eax
-        addl    $15, %eax
-        shrl    $4, %eax
-        pushw   $PMM_HIGH_FOR_GOOD
+        addl    $0xfff, %eax
+        shrl    $12, %eax
+        shll    $8, %eax                /* paragraphs, in whole pages */
+        pushw   $PMM_HIGH_FOR_GOOD | PMM_ALIGNED
         pushl   $0xffffffff             /* no handle */
         pushl   %eax
         pushw   $PMM_ALLOCATE
@@ -286,6 +290,8 @@ init:   pushfw
         movw    %ax, %dx
         testl   %edx, %edx
         jz      no_memory
+        cmpl    $PMM_UNSUPPORTED, %edx
+        je      no_memory
 
         /* Where things are, in places that are about to be read-only. */
         pushfw

@@ -43,6 +43,13 @@ static enum result restart(void *context, enum result why)
 
 /* ---- Its units ---- */
 
+/* Whether it may still write to what it was given (C5). It is kept off the bus, as far as we can.
+ */
+static bool is_stuck(const struct bios_scsi *own)
+{
+    return own->scsi.requests.device.exit.state == VIRTIO_STUCK;
+}
+
 /* Whether there is a drive now. */
 static bool unit_found(struct bios_scsi *own, const struct scan_unit *unit)
 {
@@ -64,7 +71,8 @@ static bool unit_found(struct bios_scsi *own, const struct scan_unit *unit)
         result = RESULT_UNSUPPORTED;
     }
     if (result) {
-        memory_give_back(mark); /* whatever it was asked has been answered */
+        if (!is_stuck(own))
+            memory_give_back(mark);
         return false;
     }
     drive->disk = &disk->disk;
@@ -105,7 +113,8 @@ static bool units_found(struct bios_scsi *own)
     scan(found);
     for (size_t i = 0; i < found->count; i++)
         any |= unit_found(own, &found->units[i]);
-    memory_return(found);
+    if (!is_stuck(own))
+        memory_return(found);
     return any;
 }
 

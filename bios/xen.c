@@ -112,6 +112,22 @@ static void disk_found(uint32_t number)
         memory_give_back(mark);
 }
 
+/* What XenStore would go on to tell is for nobody to hear: between calls its ring is idle, and
+ * stays in step for whoever takes it over. A backend that goes away is noticed by the next request.
+ */
+static void end_watches(void)
+{
+    struct poor_door door = {.deadline = deadline_in_ms(&platform.door, XEN_STORE_MS)};
+
+    for (struct xen_front *front = xen.fronts; front; front = front->next)
+        front_end_watch(&xen, &door, front);
+    if (xen.watches & 1ull << WATCH_LIST)
+        store_ask_watch(&xen.store, &door, false, "device/vbd", NULL, WATCH_LIST);
+    xen.watches = 0;
+    store_settle(&xen.store, &door);
+    store_listen(&xen.store);
+}
+
 void xen_platform_found(const struct pci_device *device)
 {
     uint32_t numbers[DRIVES_MAX];
@@ -130,13 +146,19 @@ void xen_platform_found(const struct pci_device *device)
     if (xen_begin(&xen, &platform.door, &place))
         return;
 
-    void *reserve = memory_get(RESERVE_PAGES * XEN_PAGE);
     unsigned mark = memory_mark(), before = drives_count;
+    void *reserve = memory_get(RESERVE_PAGES * XEN_PAGE);
+    unsigned disks = memory_mark();
     if (reserve)
         grants_reserve(&xen.grants, reserve, RESERVE_PAGES);
     if (!xen_list(&xen, &platform.door, numbers, DRIVES_MAX, &count))
         for (size_t i = 0; i < count; i++)
             disk_found(numbers[i]);
-    if (drives_count == before && memory_mark() == mark)
-        xen_end(&xen, &platform.door);
+    end_watches();
+    if (drives_count != before || memory_mark() != disks)
+        return;
+    xen_end(&xen, &platform.door);
+    /* Pages of it that were exchanged are no memory any more. */
+    if (xen.grants.replaced == 0)
+        memory_give_back(mark);
 }

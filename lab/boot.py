@@ -24,7 +24,7 @@ from lab import e820, guestlog, handover, mbr, qemu, tools, whose
 from lab.errors import LabError
 from lab.handover import HandOver, judge
 from lab.inputs import CODE_EFI, CODE_PC, check_app, check_rom
-from lab.paths import LAB, LOGS, ROM, WHOSE, shown
+from lab.paths import BIOS_ROM, LAB, LOGS, ROM, WHOSE, shown
 from lab.progress import Progress
 from lab.qemu import Bios, Device, Machine
 from lab.queues import Watch
@@ -39,6 +39,8 @@ DEFAULT_TIMEOUT = 300.0
 def boot(options: Options, progress: Progress | None = None) -> Report:
     """Run it. The report says what held and what did not; a LabError, why it could not be run."""
     progress = progress or Progress(quiet=True)
+    if options.on_bios and options.rom == ROM:
+        options = replace(options, rom=BIOS_ROM)
     _check(options)
     scenario = SCENARIOS[options.on](options)
     if options.image is not None:
@@ -55,8 +57,9 @@ def _check(options: Options) -> None:
                        "run it as the owner of this tree, or in a clone of your own")
     options.firmware.check()
     if options.rom is not None:
-        if options.rom == ROM and not ROM.exists():
-            raise LabError(f"{shown(ROM)} is not there: run `make`, or give --rom or --no-rom")
+        if options.rom in (ROM, BIOS_ROM) and not options.rom.exists():
+            raise LabError(f"{shown(options.rom)} is not there: run `make`, or give --rom or "
+                           "--no-rom")
         check_rom(options.rom, CODE_PC if options.on_bios else CODE_EFI)
     if options.on_bios:
         _check_for_bios(options)

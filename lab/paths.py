@@ -12,6 +12,8 @@ LOGS = LAB / "last-run"
 """What the last virtual machine said: serial.log, trace.log, qemu.log."""
 
 ROM = BUILD / "baton.rom"
+BIOS_ROM = BUILD / "baton-bios.rom"
+"""For -option-rom: without the image for UEFI."""
 WHOSE = LAB / "whose.efi"
 
 

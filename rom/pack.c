@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /*
- * baton-pack -o ROM [-b IMAGE.bin] IMAGE.efi
+ * baton-pack -o ROM [-b IMAGE.bin] [IMAGE.efi]
  *
  * Packs images into a PCI expansion ROM (PCI Firmware Specification 3.3 §5.1; UEFI 2.10 §14.4.2 for
  * the EFI image). Firmware walks the images in order until the one marked as the last, and takes
@@ -214,9 +214,10 @@ static uint8_t *append(struct bytes *rom, size_t bytes)
 /* ---- The PC-BIOS image ---- */
 
 /* Its length is a byte. */
-#define BIOS_UNITS_MAX 0xffu
-#define PCIR_POINTER   0x18u
-#define CODE_TYPE_BIOS 0
+#define BIOS_UNITS_MAX  0xffu
+#define PCIR_POINTER    0x18u
+#define CODE_TYPE_BIOS  0
+#define BIOS_PCIR_BYTES 0x18u
 
 static void check_bios(const char *path, struct bytes file)
 {
@@ -225,13 +226,14 @@ static void check_bios(const char *path, struct bytes file)
     if (file.size >= (size_t)BIOS_UNITS_MAX * UNIT)
         fail(BAD_INPUT, "%s: too large for a PC-BIOS option ROM image", path);
     size_t at = get16(file.data + PCIR_POINTER);
-    if (at + PCIR_BYTES > file.size || memcmp(file.data + at, "PCIR", 4) != 0 ||
+    if (at + BIOS_PCIR_BYTES > file.size || memcmp(file.data + at, "PCIR", 4) != 0 ||
         file.data[at + 0x14] != CODE_TYPE_BIOS)
         fail(BAD_INPUT, "%s: no PCI data structure of a PC-BIOS image where its header says", path);
 }
 
-/* Appends it with its lengths, and a last byte that makes the sum of all of them 0. */
-static void append_bios(struct bytes *rom, struct bytes bios)
+/* Appends it with its lengths, and a last byte that makes the sum of all of them 0; `last` marks
+ * the end of the ROM. */
+static void append_bios(struct bytes *rom, struct bytes bios, bool last)
 {
     size_t start = rom->size;
     uint8_t *image = append(rom, bios.size + 1);
@@ -242,7 +244,7 @@ static void append_bios(struct bytes *rom, struct bytes bios)
     uint8_t *pcir = image + get16(image + PCIR_POINTER);
     image[2] = (uint8_t)(bytes / UNIT);
     put16(pcir + 0x10, image[2]);
-    put16(pcir + 0x16, image[2]); /* nor does it grow when it runs */
+    pcir[0x15] = last ? 0x80 : 0;
     for (size_t i = 0; i < bytes; i++)
         sum = (uint8_t)(sum + image[i]);
     image[bytes - 1] = (uint8_t)-sum;
@@ -296,21 +298,25 @@ int main(int argc, char **argv)
         else
             break;
     }
-    if (option != -1 || !out || !*out || optind + 1 != argc) {
-        fprintf(stderr, "usage: %s -o ROM [-b IMAGE.bin] IMAGE.efi\n", argv[0]);
+    int images = argc - optind;
+    if (option != -1 || !out || !*out || images > 1 || (images == 0 && !bios_path)) {
+        fprintf(stderr, "usage: %s -o ROM [-b IMAGE.bin] [IMAGE.efi]\n", argv[0]);
         return NOT_DONE;
     }
 
-    struct bytes driver = read_file(argv[optind]);
-    struct bytes rom = {NULL, 0};
-    check_driver(argv[optind], driver);
+    struct bytes driver = {NULL, 0}, rom = {NULL, 0};
+    if (images) {
+        driver = read_file(argv[optind]);
+        check_driver(argv[optind], driver);
+    }
     if (bios_path) {
         struct bytes bios = read_file(bios_path);
         check_bios(bios_path, bios);
-        append_bios(&rom, bios);
+        append_bios(&rom, bios, !images);
         free(bios.data);
     }
-    append_driver(&rom, driver, true);
+    if (images)
+        append_driver(&rom, driver, true);
     write_file(out, rom);
     free(driver.data);
     free(rom.data);

@@ -2,7 +2,7 @@
 """The start of the ROM on a PC BIOS: which disks it takes, in which order they boot, and what it leaves
 of devices and memory that it does not take.
 
-The disks have a boot sector of ours, which says its name on the serial port, and no more.
+The disks have a boot sector of ours, which says its geometry (08h) and its name on the serial port.
 """
 
 import re
@@ -14,13 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from lab.paths import ROM
+from lab.paths import BIOS_ROM as ROM
 from lab.qemu import QEMU
 from lab.qmp import Qmp
 
 TIMEOUT = 60.0
 MIB = 1 << 20
 
+# mov ah,8; mov dl,0x80; int 0x13; mov bx,cx; mov cl,dh; mov dx,0x3f8; mov al,'G'; out dx,al;
+# mov al,bh; out dx,al; mov al,bl; out dx,al; mov al,cl; out dx,al
+SAYS_ITS_GEOMETRY = bytes.fromhex("b408b280cd1389cb88f1baf803b047ee88f8ee88d8ee88c8ee")
 # xor ax,ax; mov ds,ax; mov si,0x7d00; mov dx,0x3f8; 1: lodsb; test al,al; jz 2f; out dx,al; jmp 1b;
 # 2: hlt; jmp 2b
 SAYS_ITS_NAME = bytes.fromhex("31c08ed8be007dbaf803ac84c07403eeebf8f4ebfd")
@@ -30,7 +33,7 @@ TAKES_OVER = ("-option-rom", str(ROM))
 
 
 def disk(path: Path, name: str, size: int = MIB) -> Path:
-    sector = bytearray(SAYS_ITS_NAME.ljust(512, b"\0"))
+    sector = bytearray((SAYS_ITS_GEOMETRY + SAYS_ITS_NAME).ljust(512, b"\0"))
     text = f"\nthis is {name}\n".encode()
     sector[0x100:0x100 + len(text)] = text
     sector[510:512] = b"\x55\xaa"
@@ -221,6 +224,29 @@ def test_boots_again(tmp_path: Path, how: Sequence[str]) -> None:
         pc.until("this is the disk", 21)
         assert len(set(pc.drives())) == 1
         assert len(set(re.findall(r"Returned (\d+) bytes of ZoneHigh", pc.debug))) == 1
+
+
+@pytest.mark.parametrize("card", ["VGA", "cirrus-vga", "qxl-vga"])
+def test_beside_a_graphics_card(tmp_path: Path, card: str) -> None:
+    """Whose own ROM takes most of the room below 1 MiB."""
+    words = blk(disk(tmp_path / "a", "the disk"), 0, "bootindex=1")
+    with Machine(tmp_path, *TAKES_OVER, "-device", card, *words).until("this is the disk") as pc:
+        assert [number for number, _ in pc.drives()] == ["80"]
+
+
+@pytest.mark.parametrize("how", [
+    ["cyls=16", "heads=4", "secs=32"], ["lcyls=100", "lheads=4", "lsecs=40"],
+    ["cyls=8000", "heads=16", "secs=63"], [],
+], ids=["physical", "logical", "large", "usual"])
+def test_geometry(tmp_path: Path, how: Sequence[str]) -> None:
+    """Cylinders, heads and sectors mean the same whoever has the disk: partition tables rely on it."""
+    words = blk(disk(tmp_path / "a", "the disk", size=4032 * MIB), 0, "bootindex=1", *how)
+    said = []
+    for rom in ((), TAKES_OVER):
+        with Machine(tmp_path, *rom, *words).until("this is the disk") as pc:
+            assert bool(pc.drives()) == bool(rom)
+            said += re.findall(r"G(...)\nthis", pc.serial, re.DOTALL)
+    assert len(said) == 2 and said[0] == said[1]
 
 
 # ---- What it leaves alone ----

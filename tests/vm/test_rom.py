@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab.paths import BUILD, ROM
+from lab.paths import BIOS_ROM, BUILD, ROM
 
 PACK = BUILD / "baton-pack"
 DRIVER = BUILD / "baton.efi"
@@ -69,18 +69,19 @@ def check_rom(rom: bytes, driver: bytes) -> None:
     assert len(rom) - start - len(driver) < 512
 
 
-def check_bios(image: bytes, code: bytes) -> None:
+def check_bios(image: bytes, code: bytes, last: int = 0) -> None:
     """The PC-BIOS image, whose lengths and sum are the packer's."""
     assert number(image, 0, 2) == 0xAA55 and image[3] == 0xE9
     assert image[2] * 512 == len(image)
     assert sum(image) % 256 == 0
     pcir, pnp = number(image, 0x18, 2), number(image, 0x1A, 2)
     assert pcir % 4 == 0 and image[pcir:pcir + 4] == b"PCIR"
-    assert struct.unpack_from("<HHHHB", image, pcir + 4) == (0x5853, 1, 0, 0x1C, 3)
-    assert (number(image, pcir + 0x10, 2), number(image, pcir + 0x16, 2)) == (image[2], image[2])
-    assert (image[pcir + 0x14], image[pcir + 0x15]) == (0, 0)  # PC-AT, and another image follows
+    assert struct.unpack_from("<HHHHB", image, pcir + 4) == (0x5853, 1, 0, 0x18, 0)
+    assert number(image, pcir + 0x10, 2) == image[2]
+    assert (image[pcir + 0x14], image[pcir + 0x15]) == (0, last)  # PC-AT
     assert pnp % 16 == 0 and image[pnp:pnp + 4] == b"$PnP"
-    told = {2, pcir + 0x10, pcir + 0x11, pcir + 0x16, pcir + 0x17}
+    assert sum(image[pnp:pnp + 0x20]) % 256 == 0
+    told = {2, pcir + 0x10, pcir + 0x11, pcir + 0x15}
     assert [at for at, byte in enumerate(code) if byte != image[at] and at not in told] == []
     assert not any(image[len(code):-1]) and len(image) - len(code) <= 512
 
@@ -90,6 +91,16 @@ def test_the_rom() -> None:
     end = rom[2] * 512
     check_bios(rom[:end], BIOS.read_bytes())
     check_rom(rom[end:], DRIVER.read_bytes())
+
+
+def test_the_rom_for_a_bios() -> None:
+    check_bios(BIOS_ROM.read_bytes(), BIOS.read_bytes(), last=0x80)
+
+
+def test_nothing_to_pack(tmp_path: Path) -> None:
+    done = pack("-o", tmp_path / "out.rom")
+    assert done.returncode == NOT_DONE and done.stderr.startswith("usage: ")
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_bios_image_is_small() -> None:
