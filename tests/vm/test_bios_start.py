@@ -70,6 +70,9 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.wait()
         self._socket.close()
@@ -84,12 +87,16 @@ class Machine:
         return self._debug.read_text("latin-1") if self._debug.exists() else ""
 
     def until(self, pattern: str, times: int = 1) -> "Machine":
-        """Wait until the serial port has had it so often."""
+        """Wait until the serial port has had it so often. If it never has, the machine is ended."""
         end = time.monotonic() + TIMEOUT
-        while len(re.findall(pattern, self.serial)) < times:
-            assert self._process.poll() is None, self._errors.read_text()
-            assert time.monotonic() < end, f"{self.serial}\n{self.debug}"
-            time.sleep(0.05)
+        try:
+            while len(re.findall(pattern, self.serial)) < times:
+                assert self._process.poll() is None, self._errors.read_text()
+                assert time.monotonic() < end, f"{self.serial}\n{self.debug}"
+                time.sleep(0.05)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def reset(self) -> None:
