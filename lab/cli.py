@@ -5,6 +5,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -96,23 +97,43 @@ def _virtio_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report
                      progress)
 
 
-def _xen_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
-    _refuse(arguments, "xen", {
-        **_NOT_ON_UEFI,
-        "--machine": "a guest of Xen's is of one kind",
-        "--transport": "its disks are not virtio devices",
-        "--accel": "Xen itself runs under emulation",
-        "--firmware-vars": "hvmloader keeps none; give --firmware-code a file with both",
-        "--no-snapshot": "the guest works on a copy in dom0",
-        "--cdrom": "hvmloader's firmware boots from its disks; give --on virtio-scsi",
-    })
-    return xen_boot.boot(xen_boot.Options(
+_NOT_ON_XEN = {
+    "--machine": "a guest of Xen's is of one kind",
+    "--transport": "its disks are not virtio devices",
+    "--accel": "Xen itself runs under emulation",
+    "--no-snapshot": "the guest works on a copy in dom0",
+    "--cdrom": "hvmloader's firmware boots from its disks; give --on virtio-scsi",
+}
+
+
+def _xen(arguments: argparse.Namespace) -> xen_boot.Options:
+    return xen_boot.Options(
         rom=None if arguments.no_rom else arguments.rom or ROM,
         backend=arguments.backend or "blkback", sector_size=arguments.sector_size,
         disks=arguments.disks or 1, read_only=arguments.read_only,
         write=(arguments.write or 0) << 20, firmware=arguments.firmware_code,
         timeout=arguments.timeout or xen_boot.DEFAULT_TIMEOUT,
-        image=arguments.disk, image_format=arguments.format), progress)
+        image=arguments.disk, image_format=arguments.format)
+
+
+def _xen_on_uefi(arguments: argparse.Namespace, progress: Progress) -> Report:
+    _refuse(arguments, "xen", {
+        **_NOT_ON_UEFI, **_NOT_ON_XEN,
+        "--firmware-vars": "hvmloader keeps none; give --firmware-code a file with both",
+    })
+    return xen_boot.boot(_xen(arguments), progress)
+
+
+def _xen_on_bios(arguments: argparse.Namespace, progress: Progress) -> Report:
+    _refuse(arguments, "xen", {
+        **_NOT_ON_XEN,
+        "--firmware-vars": "a PC BIOS keeps none",
+        "--bios-drivers": "SeaBIOS has none for its disks",
+    })
+    if arguments.disk is not None:
+        _refuse(arguments, "an image", {"--partitions": "it has its own"})
+    return xen_boot.boot(replace(_xen(arguments), bios=True,
+                                 partitions=arguments.partitions or PARTITIONS[0]), progress)
 
 
 # What can be run: the device that is booted from, and the firmware that boots.
@@ -121,6 +142,7 @@ SCENARIOS: dict[tuple[str, str], Callable[[argparse.Namespace, Progress], Report
     ("virtio-blk", "bios"): _virtio_on_bios,
     ("virtio-scsi", "bios"): _virtio_on_bios,
     ("xen", "uefi"): _xen_on_uefi,
+    ("xen", "bios"): _xen_on_bios,
 }
 
 

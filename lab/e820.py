@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""The memory map that a PC BIOS gives (INT 15h, E820), as Linux prints it."""
+"""The memory map that a PC BIOS gives (INT 15h, E820), as Linux prints it, and as SeaBIOS does."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LINE = re.compile(r"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (\S.*?)\s*$", re.MULTILINE)
+_SEABIOS = re.compile(r"^ +\d+: ([0-9a-f]{16}) - ([0-9a-f]{16}) = \d+ (\S+)$", re.MULTILINE)
+_LINUX_S = {"RAM": "usable", "RESERVED": "reserved"}
 
 _HIGH = 0xA0000
 _END = 0x100000
@@ -50,4 +52,11 @@ def parse(serial: str) -> MemoryMap | None:
     """The map in a serial log (plain text); None if none was printed."""
     found = [Range(int(start, 16), int(last, 16) + 1, kind)
              for start, last, kind in _LINE.findall(serial)]
+    return MemoryMap(found) if found else None
+
+
+def parse_seabios(log: str) -> MemoryMap | None:
+    """The same in SeaBIOS's own log, which has it when it begins to boot."""
+    found = [Range(int(start, 16), int(end, 16), _LINUX_S.get(kind, kind))
+             for start, end, kind in _SEABIOS.findall(log)]
     return MemoryMap(found) if found else None

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 # As Baton says it when it gives a disk to the BIOS.
 _DRIVE = re.compile(r"^Baton: drive ([0-9a-f]{2})h: "
-                    r"(?:(virtio-blk)|(virtio-scsi) (\d+:\d+)|(xvd[a-z]+)) "
-                    r"at ([0-9a-f]{2}:[0-9a-f]{2}\.[0-7]), (\d+) sectors of (\d+) bytes$",
+                    r"(?:(?:(virtio-blk)|(virtio-scsi) (\d+:\d+)) "
+                    r"at ([0-9a-f]{2}:[0-9a-f]{2}\.[0-7])|(xvd[a-z]+)), "
+                    r"(\d+) sectors of (\d+) bytes$",
                     re.MULTILINE)
 _BIOS = re.compile(r"(SeaBIOS) \(version (\S+)\)")
 
@@ -87,7 +88,7 @@ class Answer:
     disks: dict[str, Disk] = field(default_factory=dict)
     """By PCI address. A unit of a SCSI controller has its target and number behind that,
     "00:04.0/0:1". A device that has several disks otherwise, as Xen's has, is there several times:
-    the second is "00:02.0#2"."""
+    the second is "00:02.0#2". On a PC BIOS, Xen's disks have their names, "xvde"."""
     interfaces: dict[str, Interface] = field(default_factory=dict)
     """By PCI address."""
     complete: bool = False
@@ -135,19 +136,19 @@ def _take(answer: Answer, kind: str, words: dict[str, str], last: Driven | None)
 
 
 def parse_bios(serial: str, driven: Iterable[str]) -> Answer:
-    """What is found in a PC BIOS's serial log. Of the disks that somebody drove, the BIOS has those
+    """What is found in a PC BIOS's log. Of the disks that somebody drove, the BIOS has those
     that Baton does not say it has. It is complete if the BIOS gave its name."""
     answer = Answer()
     named = _BIOS.search(serial)
     if named is not None:
         answer.vendor, answer.revision = named[1], named[2]
         answer.complete = True
-    for number, blk, scsi, unit, xen, pci, sectors, size in _DRIVE.findall(serial):
-        # Of Xen's disks there are many at one place.
-        name = "/".join(word for word in (pci, unit, xen) if word)
+    for number, blk, scsi, unit, pci, xen, sectors, size in _DRIVE.findall(serial):
+        # Xen's disks are all at one place, and have names.
+        name = xen or "/".join(word for word in (pci, unit) if word)
         answer.disks[name] = Disk(
-            pci, [Driver(0, f"Baton {blk or scsi or 'xen'} driver", "screen", 0,
-                         f"drive {number}h")], block_size=int(size), blocks=int(sectors))
+            xen or pci, [Driver(0, f"Baton {blk or scsi or 'xen'} driver", "screen", 0,
+                                f"drive {number}h")], block_size=int(size), blocks=int(sectors))
     for place in driven:
         own = Driver(0, f"{answer.vendor or 'the BIOS'}'s own", "silence", 0, "")
         answer.disks.setdefault(place, Disk(place.partition("/")[0], [own]))

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, BinaryIO, Literal
 
 from lab import gpt, mbr, tools
 from lab.cache import cached
@@ -334,16 +334,31 @@ def tell_loader(disk: Path, made: Guest, sector_size: int, *, console: str = "",
     which the serial port is slow, and which has no fw_cfg."""
     lines = [f"set console='{console}'\nexport console\n"] if console else []
     lines += [f"set tasks='baton.tasks={tasks}'\nexport tasks\n"] if tasks else []
-    config = (HERE / "esp-grub.cfg").read_text().replace("@ROOT@", str(made.root_uuid))
-    esp = gpt.find(disk, sector_size, "esp")
-    if esp is None:
-        raise LabError(f"{disk.name} has no EFI system partition")
     with tempfile.NamedTemporaryFile("w") as file:
+        esp = gpt.find(disk, sector_size, "esp")
+        if esp is None:
+            _tell_loader_on_root(disk, "".join(lines), file)
+            return
+        config = (HERE / "esp-grub.cfg").read_text().replace("@ROOT@", str(made.root_uuid))
         file.write("".join(lines) + config)
         file.flush()
         # mtools believes a disk has 512-byte sectors unless told to look.
         tools.run(["mcopy", "-o", "-i", f"{disk}@@{esp.start}", file.name,
                    "::/EFI/debian/grub.cfg"], env={"MTOOLS_SKIP_CHECK": "1"})
+
+
+def _tell_loader_on_root(disk: Path, lines: str, file: IO[str]) -> None:
+    """A PC BIOS's disk has no more of GRUB's configuration than what is on the root."""
+    named = gpt.find(disk, mbr.SECTOR, "root")
+    starts = [named.start] if named else [each.start for each in mbr.read(disk)]
+    if not starts:
+        raise LabError(f"{disk.name} has no root partition")
+    image, config = f"{disk}?offset={starts[0]}", "/boot/grub/grub.cfg"
+    file.write(lines + tools.run(["debugfs", "-R", f"cat {config}", image]))
+    file.flush()
+    tools.run(["debugfs", "-w", "-f", "/dev/stdin", image],
+              stdin=f"rm {config}\nwrite {file.name} {config}\n"
+                    f"sif {config} uid 0\nsif {config} gid 0\n")
 
 
 def scratch_start(disk: Path, sector_size: int) -> int:

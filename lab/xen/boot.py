@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Boots an operating system from Xen's paravirtual disks on stock OVMF, and judges the hand-over.
+"""Boots an operating system from Xen's paravirtual disks, on stock OVMF or SeaBIOS, and judges the
+hand-over.
 
 For tests:
 
     from lab.xen.boot import Options, boot
     report = boot(Options(disks=2, write=4 << 20, backend="qdisk"))
     assert report.ok, report.problems
+    report = boot(Options(bios=True, partitions="gpt"))
 
 Several guests on one boot of Xen, one after the other:
 
@@ -20,14 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from lab import gpt, guestlog, qemu, scenarios, tools, whose
+from lab import e820, gpt, guestlog, mbr, qemu, scenarios, tools, whose
 from lab.boot import driver_text, judge_drivers, last_line
 from lab.cache import file_sum, scratch_folder
 from lab.errors import LabError
 from lab.guest import Guest as GuestDisk
+from lab.guest import Partitions, bios_disk, tell_loader
 from lab.guest import guest as guest_disk
-from lab.guest import tell_loader
-from lab.inputs import check_app, check_disk, check_rom, halves_of, sector_size_of
+from lab.inputs import (CODE_EFI, CODE_PC, check_app, check_bios, check_disk, check_rom, halves_of,
+                        sector_size_of)
 from lab.paths import LOGS, ROM, WHOSE, shown
 from lab.progress import Progress
 from lab.report import Report
@@ -36,7 +39,8 @@ from lab.xen import disks
 from lab.xen.disks import Backend, BlockDevice
 from lab.xen.guest import Guest, GuestConfig, GuestResult, run_guest
 from lab.xen.host import XenHost, on_xen
-from lab.xen.judge import XenHandOver, complaints, judge
+from lab.xen.judge import Bios, XenHandOver, complaints, judge, takeover
+from lab.xen.looks import Look, look, without_dumps
 from lab.xen.store import parse as parse_trace
 
 DEFAULT_TIMEOUT = 600.0
@@ -44,9 +48,11 @@ CONSOLE = "console=hvc0 loglevel=8"
 """Of the guest's kernel: each character on the serial port would be a way to another process and
 back. Its messages for debugging tell in which state it found a disk."""
 
-_NOTHING = r"UEFI Interactive Shell|BdsDxe: No bootable option"
+_NOTHING = r"UEFI Interactive Shell|BdsDxe: No bootable option|^No bootable device"
 """What firmware says that has found nothing to boot."""
 _SPEAKS = r"Linux version \d"
+_ALL_READ = r"^GRUB$"
+"""What the guest's GRUB writes to port 0xE9 last, on a PC BIOS."""
 _IN_PLACE = "/EFI/BOOT/NEXT.EFI"
 """Where whose.efi, which stands in the boot loader's place, finds it."""
 
@@ -65,8 +71,12 @@ class Options:
     read_only: bool = False
     write: int = 0
     """Bytes for the guest to write to every disk, read back and compare. A multiple of 4096."""
+    bios: bool = False
+    """Whether it is SeaBIOS that boots, not OVMF."""
+    partitions: Partitions = "mbr"
+    """Of the guest's disk, on a PC BIOS."""
     firmware: Path | None = None
-    """An OVMF for Xen, variables and code in one file, in the place of Debian's."""
+    """In the place of Debian's: a SeaBIOS, or an OVMF for Xen, variables and code in one file."""
     memory: int = 512
     timeout: float = DEFAULT_TIMEOUT
     image: Path | None = None
@@ -75,7 +85,7 @@ class Options:
     names: Sequence[str] = ()
     """The disks' names, in the place of xvde and so on: "hda" has an emulated twin."""
     ask: bool = True
-    """Whether to have the firmware asked for the disks' driver (whose.efi before the boot loader)."""
+    """Whether to have OVMF asked for the disks' driver (whose.efi before the boot loader)."""
 
 
 @dataclass
@@ -90,6 +100,8 @@ class XenReport(Report):
     """What Xen said in the meantime."""
     trace: str = ""
     """XenStore's, as it was written."""
+    looks: list[Look] = field(default_factory=list)
+    """What the backends had mapped of the guest's memory, on a PC BIOS."""
 
     def write(self, out: TextIO, *, verbose: bool = False) -> None:
         if verbose:
@@ -110,6 +122,7 @@ class XenReport(Report):
                 "snapshots": {name: [dataclasses.asdict(each) for each in snapshots]
                               for name, snapshots in self.xen.snapshots.items()},
             } if self.xen else None,
+            "mapped": [dataclasses.asdict(each) for each in self.looks],
             "dom0_kernel": self.dom0_lines, "xen_log": self.xen_lines,
         }
 
@@ -127,8 +140,8 @@ def check(options: Options) -> None:
     if options.rom is not None:
         if options.rom == ROM and not ROM.exists():
             raise LabError(f"{shown(ROM)} is not there: run `make`, or give --rom or --no-rom")
-        check_rom(options.rom)
-    if options.image is None and options.ask:
+        check_rom(options.rom, CODE_PC if options.bios else CODE_EFI)
+    if options.image is None and options.ask and not options.bios:
         qemu.require_whose()
         check_app(WHOSE)
     if options.disks < 1:
@@ -136,6 +149,9 @@ def check(options: Options) -> None:
     _names(options)
     if options.sector_size not in (None, 512, 4096):
         raise LabError(f"a sector size of {options.sector_size}: only 512 and 4096 can be had")
+    if options.bios and options.sector_size not in (None, mbr.SECTOR):
+        raise LabError(f"a sector size of {options.sector_size}: a PC BIOS boots from sectors of "
+                       f"{mbr.SECTOR} bytes")
     if options.sector_size == 4096 and options.backend == "qdisk":
         raise LabError("QEMU as a backend (qdisk) serves disks of 512-byte sectors only")
     if options.write % 4096 or not 0 <= options.write <= DATA_DISK_SIZE:
@@ -144,7 +160,9 @@ def check(options: Options) -> None:
     if options.image is not None and (options.disks != 1 or options.write):
         raise LabError("more disks, and writing to them, are for the lab's own guest only")
     if options.firmware is not None:
-        if halves_of(options.firmware) is None:
+        if options.bios:
+            check_bios(options.firmware)
+        elif halves_of(options.firmware) is None:
             raise LabError(f"{shown(options.firmware)} is not an OVMF that hvmloader can start: it "
                            "takes variables and code in one file, as OVMF's build makes it (OVMF.fd)")
     if options.image is not None:
@@ -175,7 +193,8 @@ class _Run:
         """The lab's own guest."""
         options = self.options
         sector_size = options.sector_size or 512
-        made = guest_disk(self.xen.progress, sector_size)
+        made = bios_disk(self.xen.progress, options.partitions) if options.bios else \
+            guest_disk(self.xen.progress, sector_size)
         images = [self.folder / f"disk{index}.img" for index in range(len(_names(options)))]
         self._make(images, made, sector_size)
         host = [HostDisk(file_sum(path), size=path.stat().st_size, sector_size=sector_size)
@@ -203,6 +222,9 @@ class _Run:
         if self.options.sector_size and made_for and self.options.sector_size != made_for:
             raise LabError(f"the disk image {shown(image)} was made for sectors of {made_for} bytes: "
                            f"leave --sector-size {self.options.sector_size} away")
+        if self.options.bios and made_for not in (None, mbr.SECTOR):
+            raise LabError(f"{shown(image)} has sectors of {made_for} bytes, and a PC BIOS boots from "
+                           f"a disk's of {mbr.SECTOR} bytes")
         if size > 12 << 30:
             raise LabError(f"the disk image {shown(image)} has {size >> 30} GiB, and dom0 has room "
                            "for 12")
@@ -235,7 +257,7 @@ class _Run:
             tools.run(["cp", "--reflink=auto", "--sparse=always", made.disk, path])
             tell_loader(path, made, sector_size, console=CONSOLE, tasks=f"write={self.options.write}"
                         if self.options.write else "")
-            if self.options.ask:
+            if self.options.ask and not self.options.bios:
                 put_before_loader(path, sector_size, WHOSE)
 
     def _put(self, images: Sequence[Path], sector_size: int) -> list[str]:
@@ -268,26 +290,31 @@ class _Run:
             xen.put(options.firmware, firmware_file)
         config = GuestConfig(name=f"guest{xen.unique('guest').suffix[1:]}", memory=options.memory,
                              disks=self.specs, rom=options.rom, firmware_file=firmware_file,
-                             # Of a user's image nothing is read there, and many write all they do.
-                             serial=options.image is None)
+                             firmware="seabios" if options.bios else "ovmf",
+                             # SeaBIOS says nothing there. Of a user's image nothing is read there,
+                             # and many write all they do.
+                             serial=options.image is None and not options.bios)
         log_begin = len(xen.log)
         dom0_before = _dmesg(xen)
         xen.trace_store()
         kernel: list[float] = []
         trace: list[str] = []
+        looks = _Looks(xen) if options.bios else None
 
         def watch(guest: Guest) -> None:
             if not kernel and re.search(_SPEAKS, guest.console):
                 kernel.append(guest.seconds)
+            if looks is not None:
+                looks.watch(guest)
 
         result = run_guest(xen, config, timeout=options.timeout, until=_NOTHING, stage=_stage,
                            watch=watch,
                            finish=lambda _: trace.append(xen.traced()), xenstore=True,
-                           enough=_Taken(xen, numbers) if options.image is not None else None)
-        report = XenReport(guest_result=result, trace=trace[0])
+                           enough=_Taken(xen, numbers, looks) if options.image is not None else None)
+        report = XenReport(guest_result=result, trace=trace[0], looks=looks.seen if looks else [])
         report.dom0_lines = [line for line in _dmesg(xen)[len(dom0_before):]
                              if re.search(r"vbd|blkback|xen|grant", line, re.IGNORECASE)]
-        report.xen_lines = [line for line in xen.log[log_begin:].splitlines()
+        report.xen_lines = [line for line in without_dumps(xen.log[log_begin:]).splitlines()
                             if re.match(r"\(XEN\) (?!HVM.* (save|restore): )", line)]
         for device in self.devices:
             device.remove()
@@ -298,16 +325,25 @@ class _Run:
     def _judge(self, report: XenReport, result: GuestResult, numbers: Sequence[int],
                kernel: float | None) -> None:
         store = parse_trace(report.trace)
-        report.firmware = whose.parse(qemu.plain(result.serial))
-        report.guest = guestlog.parse(qemu.plain(result.console))
-        report.xen = seen = judge(store, result.domain, numbers)
+        console = qemu.plain(result.console)
+        report.guest = guestlog.parse(console)
+        bios = Bios(e820.parse(console) or e820.parse_seabios(result.debug), report.looks) \
+            if self.options.bios else None
+        report.xen = seen = judge(store, result.domain, numbers, bios)
         report.hand_over = seen.hand_over
         report.hand_over.kernel = kernel
-        judge_all(report, seen)
+        report.firmware = whose.parse(qemu.plain(result.serial)) if bios is None else \
+            whose.parse_bios(result.debug, [
+                name for name, device in zip(_names(self.options), seen.hand_over.devices,
+                                             strict=True) if device.driven])
+        judge_all(report, seen, bios=bios is not None)
+        # Of its own guest, the lab has to see everything.
+        (report.problems if self.options.image is None else report.unseen).extend(
+            seen.hand_over.unseen + seen.unseen)
         self._judge_drivers(report)
-        for who, lines in (("the guest's kernel", qemu.plain(result.console).splitlines()),
+        for who, lines in (("the guest's kernel", console.splitlines()),
                            ("dom0's kernel", report.dom0_lines), ("Xen's log", report.xen_lines)):
-            bad = complaints(who, lines)
+            bad = complaints(who, lines, takes_over=bios is not None)
             report.check(not bad, f"{who} has nothing to say against a disk or a grant",
                          f"{who} says: {'; '.join(bad[:3])}")
         agree = store.replay({}, 0, None)
@@ -323,6 +359,9 @@ class _Run:
     def _judge_drivers(self, report: XenReport) -> None:
         answer = report.firmware
         names = [device.device for device in report.hand_over.devices]
+        if self.options.bios:
+            judge_drivers(report, scenarios.Options(rom=self.options.rom), _names(self.options))
+            return
         if answer is None and (self.options.image is not None or not self.options.ask):
             driven = [device for device in report.hand_over.devices if device.driven]
             report.unseen.append(
@@ -338,7 +377,8 @@ class _Run:
         if result.ended == "off" and report.guest.ended:
             report.held.append("the guest came to its end and switched itself off")
             return
-        stage = _stage(result.serial + result.console)
+        text = (result.debug if self.options.bios else result.serial) + result.console
+        stage = _stage(text)
         problem = {"timeout": f"the time was up: ended after {self.options.timeout:.0f} s "
                               f"(at: {stage})",
                    "until": "the firmware found nothing to boot"}.get(
@@ -346,19 +386,21 @@ class _Run:
         # First, because everything else that is missing is missing for this reason.
         report.problems.insert(0, problem)
         report.problems += report.guest.failures
-        lines = qemu.plain(result.serial + result.console).splitlines()[-15:]
+        lines = qemu.plain(text).splitlines()[-15:]
+        logs = "serial.log, guest-*.log" if self.options.bios else "guest-*.log"
         report.tail = "\n".join(f"    {line}" for line in lines) + \
-            f"\n    (all of it: {shown(LOGS)}/guest-*.log)"
+            f"\n    (all of it: {shown(LOGS)}/{logs})"
 
     def _describe(self, report: XenReport, sector_size: int, size: int) -> None:
         """What ran, in words."""
         options, versions = self.options, self.xen.versions
         names = _names(options)
+        name, package = ("SeaBIOS", "seabios") if options.bios else ("OVMF", "ovmf")
         firmware = shown(options.firmware) if options.firmware else \
-            f"OVMF of Debian's ovmf {versions.get('ovmf', '')}"
+            f"{name} of Debian's {package} {versions.get(package, '')}"
         if report.firmware is not None and report.firmware.vendor:
-            firmware += (f" ({report.firmware.vendor} {report.firmware.revision}, UEFI "
-                         f"{report.firmware.uefi})")
+            firmware += (f" ({report.firmware.vendor} {report.firmware.revision}"
+                         f"{f', UEFI {report.firmware.uefi}' if report.firmware.uefi else ''})")
         xen = next((version for name, version in versions.items() if "hypervisor" in name), "")
         count = "" if len(names) == 1 else f"{len(names)} × "
         served = "dom0's kernel (blkback)" if options.backend == "blkback" else \
@@ -369,7 +411,8 @@ class _Run:
             ("device", f"{count}Xen vbd, served by {served}, {sector_size}-byte sectors"
                        f"{', read-only' if options.read_only else ''}; {size / (1 << 20):.0f} MiB, "
                        f"{names[0]}{f' to {names[-1]}' if len(names) > 1 else ''}"),
-            ("driver", driver_text(report, _places(report.firmware, 1))),
+            ("driver", driver_text(report, names if options.bios else
+                                   _places(report.firmware, 1))),
             ("power-on → kernel", f"{report.hand_over.kernel:.1f} s, to its first word"
              if report.hand_over.kernel is not None else "the kernel was not heard"),
         ]
@@ -377,11 +420,12 @@ class _Run:
             report.facts.append(("note", f"QEMU itself broke {self.xen.retries} times and all was "
                                  "run again"))
         if report.xen is not None:
-            report.facts.append(("XenStore", f"{report.xen.messages} requests before the hand-over, "
-                                 f"{report.xen.exit_messages} of them to close"))
+            closing = "" if options.bios else f", {report.xen.exit_messages} of them to close"
+            report.facts.append(("XenStore", f"{report.xen.messages} requests before the hand-over"
+                                 f"{closing}"))
 
 
-def judge_all(report: Report, seen: XenHandOver) -> None:
+def judge_all(report: Report, seen: XenHandOver, *, bios: bool = False) -> None:
     """Note what the trace says under what held and what did not."""
     names = [device.device for device in seen.hand_over.devices]
     problems = seen.hand_over.problems
@@ -390,7 +434,9 @@ def judge_all(report: Report, seen: XenHandOver) -> None:
     idle = [device.device for device in seen.hand_over.devices if not device.driven]
     if problems:
         return
-    if len(idle) < len(names):
+    if bios and len(idle) < len(names):
+        _held_on_bios(report, seen)
+    elif len(idle) < len(names):
         report.held.append(
             f"after its last use {'each' if len(names) > 1 else 'the'} disk was closed in order, "
             "the backend was back in InitWait, and none of the firmware's keys was left, before "
@@ -400,6 +446,14 @@ def judge_all(report: Report, seen: XenHandOver) -> None:
         report.held.append(f"never connected by the firmware: {', '.join(idle)}")
 
 
+def _held_on_bios(report: Report, seen: XenHandOver) -> None:
+    if not seen.hand_over.unseen:
+        report.held.append("what the BIOS left connected has its ring in memory that it calls reserved")
+    report.held.append("the system's own driver closed each disk (Closing, Closed, Initialising), the "
+                       "backend let go of it, and nothing that the BIOS had said of it was left when "
+                       "the system connected")
+
+
 def _places(answer: whose.Answer | None, count: int) -> list[str]:
     """What the firmware calls the disks, as many as there should be. All hang below one PCI device,
     so there is no saying which is which, and no need."""
@@ -407,13 +461,34 @@ def _places(answer: whose.Answer | None, count: int) -> list[str]:
     return [*there, *(f"disk {index + 1}" for index in range(len(there), count))][:max(count, 1)]
 
 
+class _Looks:
+    """Looks at what the backends have, as often as there is reason to."""
+
+    def __init__(self, xen: XenHost) -> None:
+        self.seen: list[Look] = []
+        self._xen = xen
+        self._waiting = [_ALL_READ, _SPEAKS]
+
+    def watch(self, guest: Guest) -> None:
+        """Look when GRUB has read everything, and when the kernel first speaks."""
+        for words in [*self._waiting]:
+            if guest.running and re.search(words, guest.debug + guest.console, re.MULTILINE):
+                self._waiting.remove(words)
+                self.look(guest, between_calls=True)
+
+    def look(self, guest: Guest, *, between_calls: bool = False) -> None:
+        """Look now."""
+        self.seen.append(look(self._xen, guest.domain, str(len(self.seen) + 1),
+                              between_calls=between_calls))
+
+
 class _Taken:
     """Whether the guest's own driver has connected all disks. Asks now and then."""
 
     _EVERY = 5.0
 
-    def __init__(self, xen: XenHost, numbers: Sequence[int]) -> None:
-        self._xen, self._numbers = xen, numbers
+    def __init__(self, xen: XenHost, numbers: Sequence[int], looks: _Looks | None) -> None:
+        self._xen, self._numbers, self._looks = xen, numbers, looks
         self._next = 0.0
 
     def __call__(self, guest: Guest) -> bool:
@@ -421,6 +496,8 @@ class _Taken:
             return False
         self._next = time.monotonic() + self._EVERY
         trace = parse_trace(self._xen.traced())
+        if self._looks is not None and takeover(trace, guest.domain) is None:
+            self._looks.look(guest)
         seen = judge(trace, guest.domain, self._numbers)
         return all(any(snapshot.when.startswith("connected") for snapshot in snapshots)
                    for snapshots in seen.snapshots.values())
@@ -430,7 +507,7 @@ def _stage(text: str) -> str:
     for mark, stage in (("baton-guest: end", "switching off"),
                         ("baton-guest: disk", "reading disks"),
                         ("Linux version", "kernel"), ("GRUB", "boot loader"),
-                        ("Booting `Debian", "boot loader"),
+                        ("Booting `Debian", "boot loader"), ("Booting from ", "boot loader"),
                         ("whose: end", "firmware, booting"), ("", "firmware")):
         if mark in text:
             return stage

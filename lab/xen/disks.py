@@ -176,14 +176,15 @@ for file in /sys/devices/system/xen_memory/xen_memory0/info/current_kb; do
 done
 """, "looking at dom0")
     found = dict(re.findall(r"^(\w+) (\d+)$", text, re.MULTILINE))
-    log = _grants_since(xen, before)
+    log = grants_since(xen, before)
     active, mapped = count_grants(log)
     return Usage(free_memory=int(found["free"]), dom0_available=int(found["dom0"]), grants=active,
                  mapped=mapped, loops=int(found["loops"]), domains=int(found["domains"]),
                  ballooned=int(found["balloon"]))
 
 
-def _grants_since(xen: XenHost, begin: int) -> str:
+def grants_since(xen: XenHost, begin: int) -> str:
+    """Xen's log from there on, when its grant tables are in it."""
     for _ in range(50):
         log = xen.log[begin:]
         if "gnttab_usage_print_all ] done" in log:
