@@ -18,6 +18,7 @@ _INITIALISING, _INIT_WAIT, _INITIALISED, _CONNECTED, _CLOSING, _CLOSED = "1", "2
 
 _TOKEN = re.compile(r"FFFF[0-9A-F]{12}")
 """Linux names its watches by where they lie in its memory."""
+_FRONT = re.compile(r"/device/vbd/\d+/state$")
 _TOOLSTACKS = 8
 """So many grants, from 0 on, are the toolstack's to give (GNTTAB_NR_RESERVED_ENTRIES)."""
 _PAGE = 4096
@@ -121,7 +122,7 @@ def _closing_begins(store: Store, domain: int, end: int | None) -> int | None:
     for change in store.changes:
         if end is not None and change.index >= end:
             break
-        if change.domain != domain or not re.search(r"/device/vbd/\d+/state$", change.path):
+        if change.domain != domain or not _FRONT.search(change.path):
             continue
         if change.value == _CONNECTED:
             begin = None
@@ -438,8 +439,10 @@ def _judge_watches(seen: XenHandOver, store: Store, domain: int, end: int,
 
 def _judge_flight(seen: XenHandOver, store: Store, domain: int, end: int, bios: Bios) -> None:
     """Between the BIOS's calls, the backends have its rings and nothing else."""
+    since = max(change.index for change in store.changes if change.domain == domain
+                and change.index < end and _FRONT.search(change.path))
     looks = [(mark, each) for mark, each in _marked(store, bios.looks)
-             if mark.index < end and each.between_calls]
+             if since < mark.index < end and each.between_calls]
     if not looks:
         seen.unseen.append("whether anything was in flight when the system began (nobody looked "
                            "between the BIOS's calls)")

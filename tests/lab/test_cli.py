@@ -10,6 +10,7 @@ from lab.errors import LabError
 from lab.qemu import Bios
 from lab.report import Report
 from lab.scenarios import Options
+from lab.xen.boot import Options as XenOptions
 
 
 def refused(*words: str) -> bool:
@@ -48,7 +49,13 @@ def test_bad_files(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
     ["--machine", "pc"], ["--transport", "legacy"], ["--accel", "kvm"], ["--firmware-vars", "x"],
     ["--no-snapshot", "--disk", "x"], ["--sector-size", "4096", "--backend", "qdisk"],
     ["--disks", "23"], ["--firmware-code", "/dev/null"], ["--disk", "/none"], ["--cdrom"],
-    ["--partitions", "mbr"], ["--bios-drivers", "on"], ["--firmware", "bios"],
+    ["--partitions", "mbr"], ["--bios-drivers", "on"],
+    *(["--firmware", "bios", *words] for words in (
+        ["--machine", "pc"], ["--transport", "legacy"], ["--accel", "kvm"], ["--cdrom"],
+        ["--firmware-vars", "x"], ["--bios-drivers", "on"], ["--bios-drivers", "off"],
+        ["--no-snapshot", "--disk", "x"], ["--partitions", "gpt", "--disk", __file__],
+        ["--sector-size", "4096"], ["--disks", "23"], ["--firmware-code", __file__],
+        ["--disk", "/none"])),
 ])
 def test_what_makes_no_sense_on_xen(words: list[str], capsys: pytest.CaptureFixture[str],
                                     monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +139,30 @@ def test_words_become_options(words: list[str], options: Options,
         return Report()
     monkeypatch.setattr("lab.boot.boot", run)
     assert cli.main(["run", *words]) == cli.HELD
+    assert seen == [options]
+
+
+@pytest.mark.parametrize(("words", "options"), [
+    ([], XenOptions()),
+    (["--backend", "qdisk", "--disks", "3", "--no-rom"],
+     XenOptions(backend="qdisk", disks=3, rom=None)),
+    (["--firmware", "bios"], XenOptions(bios=True)),
+    (["--firmware", "bios", "--partitions", "gpt", "--write", "1", "--backend", "qdisk",
+      "--read-only", "--firmware-code", "x", "--timeout", "9"],
+     XenOptions(bios=True, partitions="gpt", write=1 << 20, backend="qdisk", read_only=True,
+                firmware=Path("x"), timeout=9)),
+    (["--firmware", "bios", "--disk", "x", "--format", "raw"],
+     XenOptions(bios=True, image=Path("x"), image_format="raw")),
+])
+def test_words_become_options_on_xen(words: list[str], options: XenOptions,
+                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def run(options: XenOptions, progress: object) -> Report:
+        seen.append(options)
+        return Report()
+    monkeypatch.setattr("lab.xen.boot.boot", run)
+    assert cli.main(["run", "--on", "xen", *words]) == cli.HELD
     assert seen == [options]
 
 

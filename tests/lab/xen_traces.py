@@ -15,6 +15,8 @@ class Maker:
 
     lines: list[str] = field(default_factory=list)
     second: int = 0
+    token: str = "1"
+    """By which the guest hears of the backend."""
 
     def line(self, text: str) -> None:
         self.lines.append(text)
@@ -45,7 +47,7 @@ class Maker:
         self.write(KERNEL, f"{BACK}/state", state)
         self.ask(KERNEL, "TRANSACTION_END", "T ")
         self.line("DESTROY transaction 0x5500e730")
-        self.message("OUT", GUEST, "WATCH_EVENT", f"/local/domain/0/{BACK}/state 1 ")
+        self.message("OUT", GUEST, "WATCH_EVENT", f"/local/domain/0/{BACK}/state {self.token} ")
 
     def create(self) -> None:
         """What xl and the backend do before the domain runs."""
@@ -89,11 +91,17 @@ class Maker:
             self.ask(GUEST, "RM", f"{FRONT}/{key} ")
         self.ask(GUEST, "UNWATCH", f"/local/domain/0/{BACK}/state 1 ")
 
+    def linux_begins(self, *, drops: bool = True, error: str = "") -> None:
+        """Its first words, which also have dropped what was watched before."""
+        self.ask(GUEST, "READ", "control/platform-feature-xs_reset_watches ", "1")
+        if drops:
+            self.ask(GUEST, "RESET_WATCHES", " ", error=error)
+        self.token = "FFFF888005780420"
+        self.ask(GUEST, "WATCH", "device FFFFFFFF82BB0B60 ")
+
     def linux(self, *, reset: bool = False, connects: bool = True) -> None:
         """Linux's bus and its blkfront."""
-        self.ask(GUEST, "READ", "control/platform-feature-xs_reset_watches ", "1")
-        self.ask(GUEST, "RESET_WATCHES", " ")
-        self.ask(GUEST, "WATCH", "device FFFFFFFF82BB0B60 ")
+        self.linux_begins()
         if reset:
             self.both("5", "5")
             self.both("6", "6")
