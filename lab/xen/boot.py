@@ -494,10 +494,10 @@ class _Taken:
     def __call__(self, guest: Guest) -> bool:
         if time.monotonic() < self._next:
             return False
-        self._next = time.monotonic() + self._EVERY
         trace = parse_trace(self._xen.traced())
         if self._looks is not None and takeover(trace, guest.domain) is None:
             self._looks.look(guest)
+        self._next = time.monotonic() + self._EVERY
         seen = judge(trace, guest.domain, self._numbers)
         return all(any(snapshot.when.startswith("connected") for snapshot in snapshots)
                    for snapshots in seen.snapshots.values())

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import gpt, mbr
+from lab import gpt, mbr, tools
 from lab.errors import LabError
-from lab.guest import grub_pc, scratch_start
+from lab.guest import Guest, grub_pc, scratch_start, tell_loader
 
 PARTS = [mbr.Partition(mbr.LINUX, 1 << 20, 5 << 20), mbr.Partition(mbr.LINUX, 6 << 20, 16 << 20)]
 
@@ -86,3 +86,30 @@ def test_grub_without_room() -> None:
     grub_pc.place(BOOT, CORE, 512, len(CORE))
     with pytest.raises(LabError, match="there is room for 1511"):
         grub_pc.place(BOOT, CORE, 512, len(CORE) - 1)
+
+
+@pytest.mark.parametrize("partitions", ["mbr", "gpt"])
+def test_grub_is_told_on_the_root(tmp_path: Path, partitions: str) -> None:
+    """What is on the root stays, and stands behind what is said."""
+    tree, root = tmp_path / "tree", tmp_path / "root"
+    (tree / "boot/grub").mkdir(parents=True)
+    (tree / "boot/grub/grub.cfg").write_text("menuentry 'x' {\n}\n")
+    tools.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, root, "4M"])
+    parts = gpt.layout([("bios", gpt.BIOS_BOOT, 1 << 20), ("root", gpt.LINUX_DATA, 4 << 20)],
+                       uuid.UUID(int=1))
+    pieces = gpt.tables(parts, gpt.disk_size(parts), 512, uuid.UUID(int=1))
+    start = parts[1].start
+    if partitions == "mbr":
+        start = 1 << 20
+        pieces = [(0, mbr.sector([mbr.Partition(mbr.LINUX, start, 4 << 20)], 1))]
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(gpt.disk_size(parts))
+        for offset, data in [*pieces, (start, root.read_bytes())]:
+            file.seek(offset)
+            file.write(data)
+    tell_loader(disk, Guest(disk, uuid.UUID(int=1), "", ""), 512, console="console=hvc0 quiet",
+                tasks="write=4096")
+    assert tools.run(["debugfs", "-R", "cat /boot/grub/grub.cfg", f"{disk}?offset={start}"]) == (
+        "set console='console=hvc0 quiet'\nexport console\n"
+        "set tasks='baton.tasks=write=4096'\nexport tasks\nmenuentry 'x' {\n}\n")

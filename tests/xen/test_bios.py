@@ -57,6 +57,7 @@ def test_boots_and_hands_over(seen: Seen, name: str) -> None:
         f"hand-over clean: {count} device{'' if count == 1 else 's'}, 0 live"
     assert all(device.driven for device in report.hand_over.devices)
     assert [line for line in report.held if line.startswith("Baton drove ")]
+    assert "no watch of the firmware's was left" in report.held
     # When GRUB has read everything, and when the kernel first speaks: the toolstack's two pages, and
     # each disk's ring, on a page of its own.
     assert [each.between_calls for each in report.looks] == [True, True]
