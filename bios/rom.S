@@ -73,6 +73,17 @@ code16: .quad   0x00009b000000ffff      /* SELECT_CODE16: this segment, once we 
 gdtr:   .word   gdtr - gdt - 1
         .long   gdt
 
+/* To the 32-bit part, which begins where `init` adds to \place. */
+        .macro  go_high place, offset
+        lgdtl   %cs:gdtr
+        movl    %cr0, %eax
+        orb     $1, %al
+        movl    %eax, %cr0
+        .byte   0x66, 0xea              /* ljmpl */
+\place: .long   \offset
+        .word   SELECT_CODE32
+        .endm
+
 /* INT 13h. Floppies are not even looked at. */
 int13:  cmpb    $0x80, %dl
         jb      chain
@@ -105,14 +116,7 @@ enter:  pushfw
         movw    %ss, %dx
         movw    %cs, %si
         call    linear
-        lgdtl   %cs:gdtr
-        movl    %cr0, %eax
-        orb     $1, %al
-        movl    %eax, %cr0
-        .byte   0x66, 0xea              /* ljmpl */
-to_high:
-        .long   HIGH_ENTERED
-        .word   SELECT_CODE32
+        go_high to_high, HIGH_ENTERED
 
 /* EBX = the address that SS:SP means, after the return. */
 linear: xorl    %eax, %eax
@@ -189,14 +193,7 @@ window: sti
         /* Whoever came in may have left A20 off. What it is for the caller, is on his stack. */
 again:  call    a20_on
         call    linear
-        lgdtl   %cs:gdtr
-        movl    %cr0, %eax
-        orb     $1, %al
-        movl    %eax, %cr0
-        .byte   0x66, 0xea              /* ljmpl */
-to_high_again:
-        .long   HIGH_CALLED
-        .word   SELECT_CODE32
+        go_high to_high_again, HIGH_CALLED
 
 /* ---- A20 ---- */
 
