@@ -18,7 +18,7 @@ $(VM_EFI): $(BUILD)/tests/vm/%.efi: $(BUILD)/efi/tests/vm/%.o $(VM_COMMON)
 .PHONY: vm-programs test-vm test-broken-uefi
 vm-programs: $(VM_EFI)
 
-test-vm: all lab vm-programs
+test-vm: all lab vm-programs real
 	@/usr/bin/python3 -m pytest tests/vm tests/lab -v --no-header --tb=short $(if $(VM),-k '$(VM)')
 
 test-broken-uefi: all lab vm-programs
