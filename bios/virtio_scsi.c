@@ -9,8 +9,7 @@
 #include "bios/memory.h"
 #include "bios/virtio.h"
 #include "core/scan.h"
-#include "core/scsi_disk.h"
-#include "core/virtio/scsi.h"
+#include "core/virtio/scsi_adapter.h"
 
 /* One device and all that belongs to it: in memory that no operating system uses (C8). */
 struct bios_scsi {
@@ -18,28 +17,6 @@ struct bios_scsi {
     struct scsi scsi;
     struct dma_block shared;
 };
-
-/* ---- The adapter, as those see it who ask it ---- */
-
-static enum result submit(void *context, struct scsi_request *request)
-{
-    return scsi_submit(context, request);
-}
-
-static void poll(void *context)
-{
-    scsi_poll(context);
-}
-
-static bool ready(const void *context)
-{
-    return scsi_ready(context);
-}
-
-static enum result restart(void *context, enum result why)
-{
-    return scsi_restart(context, why);
-}
 
 /* ---- Its units ---- */
 
@@ -53,8 +30,7 @@ static bool is_stuck(const struct bios_scsi *own)
 /* Whether there is a drive now. */
 static bool unit_found(struct bios_scsi *own, const struct scan_unit *unit)
 {
-    const struct scsi_adapter adapter = {
-        .context = &own->scsi, .submit = submit, .poll = poll, .ready = ready, .restart = restart};
+    const struct scsi_adapter adapter = scsi_adapter_of(&own->scsi);
     const struct pci_function *where = &own->pci.where;
     unsigned mark = memory_mark();
     struct drive *drive = drives_next();
@@ -65,27 +41,16 @@ static bool unit_found(struct bios_scsi *own, const struct scan_unit *unit)
         return false;
     }
     enum result result = scsi_disk_start(disk, &own->pci.door, &adapter, unit->target, unit->lun);
-    if (!result && disk->disk.info.block_size > DRIVE_BLOCK_MAX) {
-        log_line(where,
-                 "INT 13h cannot have sectors of so many bytes:", disk->disk.info.block_size);
-        result = RESULT_UNSUPPORTED;
-    }
+    if (!result)
+        result = drives_check(&disk->disk.info, &own->pci.door);
     if (result) {
         if (!is_stuck(own))
             memory_give_back(mark);
         return false;
     }
     drive->disk = &disk->disk;
-    drive->physical = (struct geometry){
-        .cylinders = disk->geometry.cylinders,
-        .heads = disk->geometry.heads,
-        .sectors = disk->geometry.sectors,
-    };
-    drive->path = (struct drive_path){.bus = where->bus,
-                                      .device = where->device,
-                                      .function = where->function,
-                                      .target = unit->target,
-                                      .lun = unit->lun};
+    drive->physical = disk->geometry;
+    drive->path = (struct drive_path){.where = *where, .target = unit->target, .lun = unit->lun};
     char *at = put_decimal(put_text(drive->name, "virtio-scsi "), unit->target);
     at = put_decimal(put_text(at, ":"), unit->lun);
     put_place(put_text(at, " at "), where);
@@ -96,6 +61,7 @@ static bool unit_found(struct bios_scsi *own, const struct scan_unit *unit)
 /* Whether there is any. */
 static bool units_found(struct bios_scsi *own)
 {
+    const struct scsi_adapter adapter = scsi_adapter_of(&own->scsi);
     struct scan *found = memory_borrow(sizeof(*found));
     bool any = false;
 
@@ -104,9 +70,9 @@ static bool units_found(struct bios_scsi *own)
                  sizeof(*found));
         return false;
     }
-    found->context = &own->scsi;
-    found->submit = submit;
-    found->wait = poll;
+    found->context = adapter.context;
+    found->submit = adapter.submit;
+    found->wait = adapter.poll;
     found->ticks_per_ms = own->pci.door.ticks_per_ms;
     found->max_target = own->scsi.max_target;
     found->max_lun = own->scsi.max_lun;
@@ -136,10 +102,8 @@ void virtio_scsi_found(const struct pci_device *device)
         memory_give_back(mark); /* the device has seen none of it */
         return;
     }
-    own->shared.cpu = memory_get(bytes);
-    own->shared.address = (uintptr_t)own->shared.cpu;
-    own->shared.bytes = bytes;
-    enum result result = own->shared.cpu ? scsi_start(&own->scsi, &own->shared) : RESULT_NO_MEMORY;
+    enum result result =
+        memory_share(&own->shared, bytes) ? scsi_start(&own->scsi, &own->shared) : RESULT_NO_MEMORY;
     if (result)
         log_line(&device->where, "the adapter cannot be had; error", result);
     else if (units_found(own))

@@ -8,6 +8,6 @@ CORE_VIRTIO_SRC := core/pieces.c core/disk.c core/virtio/exit.c core/virtio/devi
 CORE_XEN_SRC := core/pieces.c core/disk.c core/xen/events.c core/xen/store.c core/xen/grants.c core/xen/exit.c \
 	core/xen/domain.c core/xen/blkfront.c
 # For firmware that has no SCSI disk driver of its own.
-CORE_SCSI_DISK_SRC := core/scsi_disk.c
+CORE_SCSI_DISK_SRC := core/scsi_disk.c core/virtio/scsi_adapter.c
 CORE_SRC := $(sort $(CORE_VIRTIO_SRC) $(CORE_XEN_SRC))
 CORE_X86_SRC := core/x86/regs.c core/x86/memory.c core/x86/hypercall.c

@@ -2,6 +2,11 @@
 
 #include "core/disk.h"
 
+bool disk_block_size(uint32_t bytes)
+{
+    return bytes >= DISK_SECTOR && (bytes & (bytes - 1)) == 0 && bytes <= DISK_BLOCK_MAX;
+}
+
 enum result disk_check(const struct disk_info *info, struct disk_request *request)
 {
     uint64_t sectors_per_block = info->block_size / DISK_SECTOR;

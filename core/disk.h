@@ -11,6 +11,8 @@
 #include "core/io_request.h"
 
 #define DISK_SECTOR 512u /* the unit of disk_request.sector, whatever the disk's block size */
+/* The largest block that makes sense: firmware keeps buffers of many blocks for each disk. */
+#define DISK_BLOCK_MAX (64u << 10)
 
 enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH };
 
@@ -19,6 +21,11 @@ struct disk_request {
     struct io_request base; /* its bytes: a multiple of the disk's block size; 0 for a flush */
     enum disk_op op;
     uint64_t sector;
+};
+
+/* Cylinders, heads, and sectors of a track: what some devices say, and some callers count in. */
+struct geometry {
+    uint32_t cylinders, heads, sectors;
 };
 
 struct disk_info {
@@ -60,6 +67,10 @@ static inline struct disk_request *disk_request_of(struct io_request *base)
 {
     return (struct disk_request *)(void *)base;
 }
+
+/* Whether blocks may have this size (C9): a power of two from DISK_SECTOR to DISK_BLOCK_MAX. For
+ * the drivers. */
+bool disk_block_size(uint32_t bytes);
 
 /* Whether a request fits the disk: RESULT_OUT_OF_RANGE, RESULT_WRITE_PROTECTED. For the drivers. */
 enum result disk_check(const struct disk_info *info, struct disk_request *request);

@@ -10,9 +10,6 @@
 #define SYNCHRONIZE_CACHE_10 0x35
 #define BLOCKS_MOST          0xffffu /* of one command, also where its form would hold more */
 
-/* As blk's: firmware keeps buffers of many blocks for each disk. */
-#define BLOCK_MAX (64u << 10)
-
 /* SAM-5 §5.3 */
 #define STATUS_BUSY          0x08
 #define STATUS_TASK_SET_FULL 0x28
@@ -384,8 +381,7 @@ static enum result measure(struct scsi_disk *disk, uint8_t version)
     }
     if (result)
         return result;
-    if (block_size < DISK_SECTOR || (block_size & (block_size - 1)) != 0 ||
-        block_size > BLOCK_MAX) {
+    if (!disk_block_size(block_size)) {
         disk_log(disk, "the block size is not a power of two from 512 to 65536:", block_size);
         return RESULT_UNSUPPORTED;
     }
@@ -406,7 +402,7 @@ static void read_geometry(struct scsi_disk *disk, uint32_t cylinders, uint32_t h
     uint32_t tracks = cylinders * heads, blocks = (uint32_t)disk->disk.info.blocks;
 
     if (tracks != 0 && disk->disk.info.blocks <= UINT32_MAX && blocks % tracks == 0)
-        disk->geometry = (struct scsi_geometry){cylinders, heads, blocks / tracks};
+        disk->geometry = (struct geometry){cylinders, heads, blocks / tracks};
 }
 
 /* Hints, all of them: a unit need not know the question. */

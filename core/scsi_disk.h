@@ -44,10 +44,6 @@ struct scsi_adapter {
     enum result (*restart)(void *context, enum result why);
 };
 
-struct scsi_geometry {
-    uint32_t cylinders, heads, sectors;
-};
-
 struct scsi_disk_command {
     struct scsi_request request;
     struct scsi_disk *owner;
@@ -61,7 +57,7 @@ struct scsi_disk {
     struct disk disk;
     char name[SCSI_DISK_NAME_BYTES]; /* printable; ends in a zero */
     /* What the unit says that it is made of, where SeaBIOS would believe it; or zeroes. */
-    struct scsi_geometry geometry;
+    struct geometry geometry;
 
     /* The driver's own. */
     const struct rich_door *rich; /* for its clock and its log */

@@ -11,8 +11,6 @@
 #define SEGMENTS_MAX 16u
 /* The data that a queue of two entries carries at a time, if the blocks are no larger. */
 #define BOUNCE_BYTES 4096u
-/* The largest block that makes sense: firmware keeps buffers of many blocks for each disk. */
-#define BLOCK_MAX (64u << 10)
 
 #define STATUS_NOT_WRITTEN 0xff
 
@@ -78,8 +76,7 @@ static enum result read_config(struct blk *blk)
     } while (generation != virtio_config_generation(device) ||
              (!device->modern && capacity != before));
 
-    if (block_size < DISK_SECTOR || (block_size & (block_size - 1)) != 0 ||
-        block_size > BLOCK_MAX) {
+    if (!disk_block_size(block_size)) {
         blk_log(blk, "the block size is not a power of two from 512 to 65536:", block_size);
         return RESULT_UNSUPPORTED;
     }

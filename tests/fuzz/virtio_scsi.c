@@ -8,8 +8,7 @@
  */
 
 #include "core/scan.h"
-#include "core/scsi_disk.h"
-#include "core/virtio/scsi.h"
+#include "core/virtio/scsi_adapter.h"
 #include "tests/fuzz/virtio.h"
 #include "tests/model/virtio_scsi.h"
 
@@ -80,11 +79,6 @@ static void submit(struct scsi *scsi, bool write, uint8_t size)
     }
 }
 
-static enum result submit_probe(void *context, struct scsi_request *request)
-{
-    return scsi_submit(context, request);
-}
-
 static void wait(void *context)
 {
     scsi_poll(context);
@@ -101,7 +95,7 @@ static void look_around(struct scsi *scsi)
     if (!found)
         abort();
     found->context = scsi;
-    found->submit = submit_probe;
+    found->submit = scsi_adapter_of(scsi).submit;
     found->wait = wait;
     found->ticks_per_ms = VDEV_TICKS_PER_MS;
     found->max_target = scsi->max_target;
@@ -111,21 +105,6 @@ static void look_around(struct scsi *scsi)
     for (size_t i = 0; i < found->count; i++)
         check(found->units[i].lun <= scsi->max_lun && found->units[i].target <= scsi->max_target,
               "units can be addressed");
-}
-
-static void poll(void *context)
-{
-    scsi_poll(context);
-}
-
-static bool ready(const void *context)
-{
-    return scsi_ready(context);
-}
-
-static enum result restart(void *context, enum result why)
-{
-    return scsi_restart(context, why);
 }
 
 static struct scsi_disk *unit;
@@ -143,7 +122,7 @@ static void disk_done(struct io_request *base)
 /* Starts a disk, or moves a block of it; with an end, either way. */
 static void use_disk(struct scsi *scsi, uint8_t size)
 {
-    const struct scsi_adapter adapter = {scsi, submit_probe, poll, ready, restart};
+    const struct scsi_adapter adapter = scsi_adapter_of(scsi);
 
     if (!unit) {
         unit = malloc(sizeof(*unit));

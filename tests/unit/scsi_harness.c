@@ -202,11 +202,6 @@ void assert_moved(const struct sio *io)
 
 /* ---- Scans ---- */
 
-static enum result submit(void *context, struct scsi_request *request)
-{
-    return scsi_submit(context, request);
-}
-
 static void wait(void *context)
 {
     scsi_poll(context);
@@ -218,7 +213,7 @@ struct scan *scan_units(struct binding *binding)
     struct scan *found = hold(sizeof(*found));
 
     found->context = scsi_of(binding);
-    found->submit = submit;
+    found->submit = adapter_of(binding).submit;
     found->wait = wait;
     found->ticks_per_ms = VDEV_TICKS_PER_MS;
     found->max_target = scsi_of(binding)->max_target;
@@ -229,30 +224,9 @@ struct scan *scan_units(struct binding *binding)
 
 /* ---- Disks ---- */
 
-static void poll(void *context)
-{
-    scsi_poll(context);
-}
-
-static bool ready(const void *context)
-{
-    return scsi_ready(context);
-}
-
-static enum result restart(void *context, enum result why)
-{
-    return scsi_restart(context, why);
-}
-
 struct scsi_adapter adapter_of(struct binding *binding)
 {
-    return (struct scsi_adapter){
-        .context = scsi_of(binding),
-        .submit = submit,
-        .poll = poll,
-        .ready = ready,
-        .restart = restart,
-    };
+    return scsi_adapter_of(scsi_of(binding));
 }
 
 struct scsi_disk *disk_on(const struct scsi_adapter *adapter, uint8_t target, uint16_t lun,

@@ -5,8 +5,7 @@
 #include <linux/virtio_scsi.h>
 
 #include "core/scan.h"
-#include "core/scsi_disk.h"
-#include "core/virtio/scsi.h"
+#include "core/virtio/scsi_adapter.h"
 #include "tests/model/virtio_scsi.h"
 #include "tests/unit/harness.h"
 

@@ -162,7 +162,7 @@ static void geometry_is_what_it_would_be_elsewhere(void **state)
         uint64_t blocks;
         uint32_t cylinders;
         uint8_t heads;
-        struct scsi_geometry geometry;
+        struct geometry geometry;
     } cases[] = {
         {"QEMU", 32768, 32, 16, {32, 16, 64}},
         {"QEMU", 1024 * 16 * 63, 1024, 16, {1024, 16, 63}},
