@@ -5,6 +5,14 @@
 struct drive drives[DRIVES_MAX];
 unsigned drives_count;
 
+enum result drives_check(const struct disk_info *info, const struct rich_door *rich)
+{
+    if (info->block_size <= DRIVE_BLOCK_MAX)
+        return RESULT_OK;
+    rich->log(rich->context, "INT 13h cannot have sectors of so many bytes:", info->block_size);
+    return RESULT_UNSUPPORTED;
+}
+
 struct drive *drives_next(void)
 {
     if (drives_count == DRIVES_MAX)

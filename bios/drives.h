@@ -11,13 +11,9 @@
 /* Bytes of a sector that an INT 13h caller may have room for. */
 #define DRIVE_BLOCK_MAX 4096u
 
-struct geometry {
-    uint32_t cylinders, heads, sectors; /* a track's */
-};
-
 /* What EDD says of where a disk is (T13 1572D, EDD-3 §8). */
 struct drive_path {
-    uint8_t bus, device, function;
+    struct pci_function where;
     uint16_t target;
     uint64_t lun;
 };
@@ -34,6 +30,9 @@ struct drive {
 
 extern struct drive drives[DRIVES_MAX];
 extern unsigned drives_count;
+
+/* Whether INT 13h can have a disk: RESULT_UNSUPPORTED, and the log says why. */
+enum result drives_check(const struct disk_info *info, const struct rich_door *rich);
 
 /* The next one, to be filled in but for number and logical; NULL if there are too many. It counts
  * once drives_add() is called. */

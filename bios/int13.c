@@ -206,11 +206,16 @@ static bool place(const struct call *call, uint16_t segment, uint16_t offset, ui
 
 /* ---- Cylinders, heads and sectors ---- */
 
+static uint32_t cylinder_of(const struct registers *r)
+{
+    return high(r->ecx) | (uint32_t)(low(r->ecx) & 0xc0) << 2;
+}
+
 static uint8_t by_geometry(const struct call *call, enum what what)
 {
     struct registers *r = call->registers;
     const struct geometry *is = &call->drive->logical;
-    uint32_t cylinder = high(r->ecx) | (uint32_t)(low(r->ecx) & 0xc0) << 2;
+    uint32_t cylinder = cylinder_of(r);
     uint32_t head = high(r->edx), sector = low(r->ecx) & 0x3f;
     uint32_t count = low(r->eax), buffer = 0;
 
@@ -241,7 +246,7 @@ static uint8_t format(const struct call *call)
 {
     const struct registers *r = call->registers;
     const struct geometry *is = &call->drive->logical;
-    uint32_t cylinder = high(r->ecx) | (uint32_t)(low(r->ecx) & 0xc0) << 2;
+    uint32_t cylinder = cylinder_of(r);
 
     if (cylinder >= is->cylinders || high(r->edx) >= is->heads || low(r->eax) == 0 ||
         low(r->eax) > is->sectors)
@@ -384,9 +389,9 @@ static uint8_t drive_parameters(const struct call *call)
         .path_bytes = (uint8_t)(bytes - PARAMETERS_2),
         .host_bus = {'P', 'C', 'I', ' '},
         .interface = {'S', 'C', 'S', 'I', ' ', ' ', ' ', ' '},
-        .bus = path->bus,
-        .device = path->device,
-        .function = path->function,
+        .bus = path->where.bus,
+        .device = path->where.device,
+        .function = path->where.function,
     };
     /* No more cylinders than ATA has ever been able to say. */
     if (all <= 0x3fffull * is->heads * is->sectors)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 
 #include "bios/log.h"
+#include "bios/pci.h"
 #include "bios/start.h"
 #include "core/xen/domain.h"
 
@@ -20,34 +21,9 @@ char *put_text(char *at, const char *text)
     return at;
 }
 
-/* 64 bits in steps of 16, because there is no other division here. */
-static uint64_t divide_by_ten(uint64_t number, unsigned *rest)
-{
-    uint64_t quotient = 0;
-    uint32_t left = 0;
-
-    for (unsigned i = 4; i-- != 0;) {
-        left = left << 16 | (uint16_t)(number >> 16 * i);
-        quotient = quotient << 16 | left / 10;
-        left %= 10;
-    }
-    *rest = left;
-    return quotient;
-}
-
 char *put_decimal(char *at, uint64_t number)
 {
-    char digits[20];
-    unsigned count = 0, digit;
-
-    do {
-        number = divide_by_ten(number, &digit);
-        digits[count++] = (char)('0' + digit);
-    } while (number);
-    while (count)
-        *at++ = digits[--count];
-    *at = 0;
-    return at;
+    return store_put_number(at, number);
 }
 
 char *put_hex(char *at, uint32_t number, unsigned digits)
@@ -67,14 +43,13 @@ char *put_place(char *at, const struct pci_function *where)
 
 static void say(const char *text)
 {
-    const struct reg_window ports = {.base = 0, .bytes = 0x10000, .port = true};
-    uint16_t debug = xen_found()                                   ? DEBUG_PORT_XEN
-                     : reg_read8(&ports, DEBUG_PORT) == DEBUG_HERE ? DEBUG_PORT
-                                                                   : 0;
+    uint16_t debug = xen_found()                                      ? DEBUG_PORT_XEN
+                     : reg_read8(&io_ports, DEBUG_PORT) == DEBUG_HERE ? DEBUG_PORT
+                                                                      : 0;
 
     for (; *text; text++) {
         if (debug)
-            reg_write8(&ports, debug, (uint8_t)*text);
+            reg_write8(&io_ports, debug, (uint8_t)*text);
         if (screen_left)
             continue;
         struct registers registers = {.eax = 0x0e00u | (uint8_t)*text, .ebx = 7};

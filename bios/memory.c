@@ -50,6 +50,14 @@ void *memory_get(size_t bytes)
     return __builtin_memset(at_physical(start), 0, whole);
 }
 
+bool memory_share(struct dma_block *block, size_t bytes)
+{
+    void *cpu = memory_get(bytes);
+
+    *block = (struct dma_block){.cpu = cpu, .address = (uintptr_t)cpu, .bytes = bytes};
+    return cpu != NULL;
+}
+
 void *memory_borrow(size_t bytes)
 {
     uint32_t given = allocate((uint32_t)bytes, PMM_HIGH);

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "bios/door.h"
+#include "core/door.h"
 
 /* What is at a physical address. (The tests have another.) */
 void *at_physical(uint32_t address);
@@ -31,6 +32,9 @@ static inline volatile uint8_t *bios_data(unsigned offset)
  * page-aligned and zeroed. NULL if there is none. Only while the BIOS starts the ROM.
  */
 void *memory_get(size_t bytes);
+
+/* The same for a block that a device is to see. False if there is none. */
+bool memory_share(struct dma_block *block, size_t bytes);
 
 /* Gives back all that memory_get() has given since memory_mark(): what nobody has seen. */
 unsigned memory_mark(void);

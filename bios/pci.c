@@ -11,15 +11,15 @@
 #define CONFIG_ADDRESS 0xcf8
 #define CONFIG_DATA    0xcfc
 
-static const struct reg_window config_ports = {.base = 0, .bytes = 0x10000, .port = true};
+const struct reg_window io_ports = {.base = 0, .bytes = 0x10000, .port = true};
 
 /* We may have come in the middle of somebody else's access, who goes on to the data where the
  * address points. Gives what that was. */
 static uint32_t point(const struct pci_function *where, uint32_t offset)
 {
-    uint32_t before = reg_read32(&config_ports, CONFIG_ADDRESS);
+    uint32_t before = reg_read32(&io_ports, CONFIG_ADDRESS);
 
-    reg_write32(&config_ports, CONFIG_ADDRESS,
+    reg_write32(&io_ports, CONFIG_ADDRESS,
                 0x80000000u | (uint32_t)where->bus << 16 | (uint32_t)where->device << 11 |
                     (uint32_t)where->function << 8 | (offset & 0xfc));
     return before;
@@ -28,9 +28,9 @@ static uint32_t point(const struct pci_function *where, uint32_t offset)
 uint32_t pci_read32(const struct pci_function *where, uint32_t offset)
 {
     uint32_t before = point(where, offset);
-    uint32_t value = reg_read32(&config_ports, CONFIG_DATA);
+    uint32_t value = reg_read32(&io_ports, CONFIG_DATA);
 
-    reg_write32(&config_ports, CONFIG_ADDRESS, before);
+    reg_write32(&io_ports, CONFIG_ADDRESS, before);
     return value;
 }
 
@@ -38,8 +38,8 @@ void pci_write32(const struct pci_function *where, uint32_t offset, uint32_t val
 {
     uint32_t before = point(where, offset);
 
-    reg_write32(&config_ports, CONFIG_DATA, value);
-    reg_write32(&config_ports, CONFIG_ADDRESS, before);
+    reg_write32(&io_ports, CONFIG_DATA, value);
+    reg_write32(&io_ports, CONFIG_ADDRESS, before);
 }
 
 /* The upper half is the status register, where ones clear. */

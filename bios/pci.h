@@ -4,6 +4,9 @@
 
 #include "core/door.h"
 
+/* All ports, by their numbers. */
+extern const struct reg_window io_ports;
+
 struct pci_device {
     struct pci_function where; /* segment 0 */
     uint16_t vendor, id;

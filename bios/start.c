@@ -24,16 +24,17 @@ static const struct rom_table *table;
 
 /* ---- Real mode ---- */
 
-static uint32_t frame_at(uint32_t ss, uint32_t esp)
+/* What is at SS:ESP of it. */
+static void *on_stack(uint32_t esp)
 {
-    return (ss << 4) + (esp & 0xffff);
+    return at_physical(physical_of((uint16_t)stack_ss, (uint16_t)esp));
 }
 
 uint16_t call_real(uint32_t segment_offset, struct registers *registers, const uint16_t *arguments,
                    unsigned count)
 {
     uint32_t esp = stack_esp - sizeof(struct real_call) - count * 2;
-    struct real_call *call = at_physical(frame_at(stack_ss, esp));
+    struct real_call *call = on_stack(esp);
 
     call->registers = *registers;
     call->ip = (uint16_t)segment_offset;
@@ -53,7 +54,7 @@ static uint16_t ask_before_us(struct registers *registers, void *buffer, uint32_
     uint32_t esp = stack_esp;
 
     stack_esp -= bytes;
-    void *there = at_physical(frame_at(stack_ss, stack_esp));
+    void *there = on_stack(stack_esp);
     __builtin_memcpy(there, buffer, bytes);
     registers->ds = (uint16_t)stack_ss;
     registers->esi = stack_esp & 0xffff;
@@ -85,17 +86,17 @@ uint32_t interrupt_vector(unsigned number)
 
 /* Ticks of the time-stamp counter while the timer's channel that is for the speaker, which nobody
  * needs now, counts down. UINT32_MAX if it never does: a machine without it must not hang (C6). */
-static uint32_t measure_once(const struct reg_window *ports)
+static uint32_t measure_once(void)
 {
     const uint16_t count = PIT_HZ * MEASURE_MS / 1000;
 
     /* Mode 0: the output goes up at the end. */
-    reg_write8(ports, PIT_CONTROL, 0xb0);
-    reg_write8(ports, PIT_COUNTER2, (uint8_t)count);
-    reg_write8(ports, PIT_COUNTER2, (uint8_t)(count >> 8));
+    reg_write8(&io_ports, PIT_CONTROL, 0xb0);
+    reg_write8(&io_ports, PIT_COUNTER2, (uint8_t)count);
+    reg_write8(&io_ports, PIT_COUNTER2, (uint8_t)(count >> 8));
     uint64_t begin = clock_ticks();
     for (uint32_t looks = 0; looks < 10000000; looks++)
-        if (reg_read8(ports, SPEAKER) & 0x20)
+        if (reg_read8(&io_ports, SPEAKER) & 0x20)
             return (uint32_t)(clock_ticks() - begin);
     return UINT32_MAX;
 }
@@ -103,17 +104,16 @@ static uint32_t measure_once(const struct reg_window *ports)
 /* The shortest of three: what a host takes away from us makes them longer. */
 static uint64_t measure_clock(void)
 {
-    const struct reg_window ports = {.base = 0, .bytes = 0x10000, .port = true};
-    uint8_t speaker = reg_read8(&ports, SPEAKER);
+    uint8_t speaker = reg_read8(&io_ports, SPEAKER);
     uint32_t least = UINT32_MAX;
 
-    reg_write8(&ports, SPEAKER, (uint8_t)((speaker & 0xfc) | 1)); /* gate on, speaker off */
+    reg_write8(&io_ports, SPEAKER, (uint8_t)((speaker & 0xfc) | 1)); /* gate on, speaker off */
     for (unsigned i = 0; i < 3; i++) {
-        uint32_t ticks = measure_once(&ports);
+        uint32_t ticks = measure_once();
         if (ticks < least)
             least = ticks;
     }
-    reg_write8(&ports, SPEAKER, speaker);
+    reg_write8(&io_ports, SPEAKER, speaker);
     return least != UINT32_MAX && least >= MEASURE_MS ? least / MEASURE_MS : USUAL_TICKS_PER_MS;
 }
 
@@ -290,11 +290,11 @@ static bool take_over(uint8_t number)
      * answer without. */
     if (told.key != PARAMETERS_KEY || __builtin_memcmp(told.host_bus, "PCI ", 4) != 0)
         return false;
-    const struct drive_path path = {
+    const struct pci_function where = {
         .bus = told.bus, .device = told.device, .function = told.function};
     struct registers geometry = {.eax = 0x0800, .edx = number};
     bool has_geometry = !(ask_before_us(&geometry, &told, sizeof(told)) & FLAG_CARRY);
-    struct drive *drive = virtio_take_over(&path);
+    struct drive *drive = virtio_take_over(&where);
     if (!drive)
         return false;
     /* What the user or the BIOS has decided on, partition tables may rely on. */

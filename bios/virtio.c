@@ -56,21 +56,10 @@ static struct drive *add_drive(struct bios_blk *own)
             .heads = virtio_config8(device, offsetof(struct virtio_blk_config, geometry.heads)),
             .sectors = virtio_config8(device, offsetof(struct virtio_blk_config, geometry.sectors)),
         };
-    drive->path = (struct drive_path){
-        .bus = where->bus, .device = where->device, .function = where->function};
+    drive->path.where = *where;
     put_place(put_text(drive->name, "virtio-blk at "), where);
     drives_add(drive);
     return drive;
-}
-
-static enum result check(const struct bios_blk *own)
-{
-    uint32_t block_size = own->blk.disk.info.block_size;
-
-    if (block_size <= DRIVE_BLOCK_MAX)
-        return RESULT_OK;
-    log_line(&own->pci.where, "INT 13h cannot have sectors of so many bytes:", block_size);
-    return RESULT_UNSUPPORTED;
 }
 
 /* ---- Taking over ---- */
@@ -89,12 +78,7 @@ bool virtio_in_use(const struct pci_device *pci, uint16_t *entries)
 /* Remembers it for later. False if there is no memory for that: then it stays the BIOS's. */
 static bool remember(struct bios_blk *own, uint16_t entries)
 {
-    if (entries > TAKE_ENTRIES)
-        return false;
-    own->shared.cpu = memory_get(TAKE_BYTES);
-    own->shared.address = (uintptr_t)own->shared.cpu;
-    own->shared.bytes = TAKE_BYTES;
-    if (!own->shared.cpu)
+    if (entries > TAKE_ENTRIES || !memory_share(&own->shared, TAKE_BYTES))
         return false;
     own->next = waiting;
     waiting = own;
@@ -106,14 +90,14 @@ bool virtio_waits(void)
     return waiting != NULL;
 }
 
-static struct bios_blk *waiting_at(const struct drive_path *path)
+static struct bios_blk *waiting_at(const struct pci_function *at)
 {
     struct bios_blk **link = &waiting, *own;
 
     while ((own = *link)) {
         const struct pci_function *where = &own->pci.where;
-        if (where->bus == path->bus && where->device == path->device &&
-            where->function == path->function) {
+        if (where->bus == at->bus && where->device == at->device &&
+            where->function == at->function) {
             *link = own->next;
             return own;
         }
@@ -122,16 +106,16 @@ static struct bios_blk *waiting_at(const struct drive_path *path)
     return NULL;
 }
 
-struct drive *virtio_take_over(const struct drive_path *path)
+struct drive *virtio_take_over(const struct pci_function *where)
 {
-    struct bios_blk *own = waiting_at(path);
+    struct bios_blk *own = waiting_at(where);
     size_t bytes;
 
     if (!own || !drives_next())
         return NULL;
     enum result result = blk_attach(&own->blk, &own->pci.door, &own->pci.where, &bytes);
     if (!result)
-        result = check(own);
+        result = drives_check(&own->blk.disk.info, &own->pci.door);
     if (!result)
         result = bytes > own->shared.bytes ? RESULT_NO_MEMORY : blk_start(&own->blk, &own->shared);
     if (result) {
@@ -170,13 +154,10 @@ static void blk_found(const struct pci_device *device)
         memory_give_back(mark); /* the device has seen none of it */
         return;
     }
-    result = check(own);
-    if (!result) {
-        own->shared.cpu = memory_get(bytes);
-        own->shared.address = (uintptr_t)own->shared.cpu;
-        own->shared.bytes = bytes;
-        result = own->shared.cpu ? blk_start(&own->blk, &own->shared) : RESULT_NO_MEMORY;
-    }
+    result = drives_check(&own->blk.disk.info, &own->pci.door);
+    if (!result)
+        result = memory_share(&own->shared, bytes) ? blk_start(&own->blk, &own->shared)
+                                                   : RESULT_NO_MEMORY;
     if (!result) {
         add_drive(own);
         return;

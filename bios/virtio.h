@@ -24,4 +24,4 @@ bool virtio_waits(void);
  * given that number; NULL if there is nothing to take over there. Afterwards the BIOS must not hear
  * of the number again.
  */
-struct drive *virtio_take_over(const struct drive_path *path);
+struct drive *virtio_take_over(const struct pci_function *where);

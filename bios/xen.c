@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /*
  * The domain's XenStore, grant table and event channels are Baton's from the start of the ROM on,
- * for good: an operating system with drivers for Xen resets all of them before it uses them (C8).
+ * for good: an operating system resets what it finds before it uses it (C8). Linux does: it closes
+ * each frontend that is connected, and has all watches dropped.
  */
 
 #include "bios/drives.h"
@@ -60,19 +61,11 @@ static void put_disk_name(char *at, uint32_t number)
 static bool add_drive(struct vbd *vbd)
 {
     struct drive *drive = drives_next();
-    const struct disk_info *info = &vbd->blk.disk.info;
 
-    if (vbd->blk.cdrom)
+    if (vbd->blk.cdrom || drives_check(&vbd->blk.disk.info, &vbd->door))
         return false;
-    if (info->block_size > DRIVE_BLOCK_MAX) {
-        log_vbd(vbd, "INT 13h cannot have sectors of so many bytes:", info->block_size);
-        return false;
-    }
     drive->disk = &vbd->blk.disk;
-    drive->path = (struct drive_path){.bus = platform.where.bus,
-                                      .device = platform.where.device,
-                                      .function = platform.where.function,
-                                      .lun = vbd->blk.number};
+    drive->path = (struct drive_path){.where = platform.where, .lun = vbd->blk.number};
     put_text(drive->name, vbd->name);
     drives_add(drive);
     return true;
@@ -83,6 +76,7 @@ static void disk_found(uint32_t number)
     unsigned mark = memory_mark();
     struct vbd *vbd = memory_get(sizeof(*vbd));
     struct dma_block memory;
+    size_t bytes;
 
     if (!vbd || !drives_next()) {
         log_line(&platform.where,
@@ -96,13 +90,12 @@ static void disk_found(uint32_t number)
     vbd->door = platform.door;
     vbd->door.context = vbd;
     vbd->door.log = log_vbd;
-    if (blkfront_attach(&vbd->blk, &xen, &vbd->door, number, &memory.bytes)) {
+    if (blkfront_attach(&vbd->blk, &xen, &vbd->door, number, &bytes)) {
         memory_give_back(mark);
         return;
     }
-    memory.cpu = memory_get(memory.bytes);
-    memory.address = (uintptr_t)memory.cpu;
-    enum result result = memory.cpu ? blkfront_start(&vbd->blk, &memory) : RESULT_NO_MEMORY;
+    enum result result =
+        memory_share(&memory, bytes) ? blkfront_start(&vbd->blk, &memory) : RESULT_NO_MEMORY;
     if (!result && add_drive(vbd))
         return;
     if (result)

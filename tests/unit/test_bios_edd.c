@@ -532,8 +532,9 @@ static const uint8_t path_t13[44] = {
 
 static void path(struct drive *drive)
 {
-    drive->path = (struct drive_path){
-        .bus = 3, .device = 31, .function = 7, .target = 0x1234, .lun = 0x1122334455667788};
+    drive->path = (struct drive_path){.where = {.bus = 3, .device = 31, .function = 7},
+                                      .target = 0x1234,
+                                      .lun = 0x1122334455667788};
 }
 
 static uint8_t sum(const uint8_t *from, unsigned bytes)
