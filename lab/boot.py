@@ -218,7 +218,7 @@ def _boot_image(options: Options, image: Path, scenario: Scenario, progress: Pro
 # ---- What both have ----
 
 def _report(options: Options, result: qemu.Result, accelerator: str, scenario: Scenario,
-            watch: Watch | None = None) -> Report:
+            watch: Watch | None) -> Report:
     report = Report(result=result)
     serial = qemu.plain(result.serial)
     places = scenario.places(result.addresses)

@@ -7,13 +7,19 @@ REAL_TARGET := --target=i386-unknown-none-elf
 REAL_CFLAGS := -std=c11 -O2 $(WARN) -ffreestanding -fno-pic -fno-stack-protector -fno-strict-aliasing \
 	-fno-delete-null-pointer-checks -fno-asynchronous-unwind-tables -mgeneral-regs-only -march=i486 -I.
 REAL_OBJ := $(patsubst %.S,$(REAL_BUILD)/%.o,boot.S start.S) \
-	$(patsubst tests/real/%.c,$(REAL_BUILD)/%.o,$(sort $(wildcard tests/real/*.c)))
+	$(patsubst tests/real/%.c,$(REAL_BUILD)/%.o,$(sort $(wildcard tests/real/*.c))) \
+	$(REAL_BUILD)/memory_functions.o
 
 $(REAL_BUILD)/%.o: tests/real/%.S
 	@mkdir -p $(@D)
 	clang $(REAL_TARGET) -Wa,--fatal-warnings -MMD -MP -c -o $@ $<
 
 $(REAL_BUILD)/%.o: tests/real/%.c
+	@mkdir -p $(@D)
+	clang $(REAL_TARGET) $(REAL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# What the compiler takes for granted.
+$(REAL_BUILD)/memory_functions.o: core/x86/memory.c
 	@mkdir -p $(@D)
 	clang $(REAL_TARGET) $(REAL_CFLAGS) -MMD -MP -c -o $@ $<
 

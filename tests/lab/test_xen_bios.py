@@ -14,7 +14,8 @@ from lab.xen.boot import judge_all
 from lab.xen.judge import Bios, XenHandOver, complaints, judge
 from lab.xen.looks import MARK, Look, mapped, without_dumps
 from lab.xen.store import parse
-from xen_traces import BACK, DOMAIN, FRONT, GUEST, TOOLS, VBD, Maker, up_to_connected
+from xen_traces import (BACK, DOMAIN, FRONT, GUEST, TOOLS, VBD, Maker, assert_dirty, problems_of,
+                        up_to_connected)
 
 NAME = f"xen:vbd/{VBD}"
 RING = 8
@@ -78,10 +79,6 @@ def judged(maker: Maker, *looks: Look, memory: e820.MemoryMap | None = MEMORY) -
     return judge(parse(maker.text), DOMAIN, [VBD], Bios(memory, looks or [look()]))
 
 
-def problems(seen: XenHandOver) -> str:
-    return "; ".join([*seen.hand_over.problems, *seen.problems])
-
-
 def unseen(seen: XenHandOver) -> list[str]:
     return seen.hand_over.unseen + seen.unseen
 
@@ -91,7 +88,7 @@ def unseen(seen: XenHandOver) -> list[str]:
 def test_clean() -> None:
     seen = judged(whole())
     device = seen.hand_over.devices[0]
-    assert (problems(seen), unseen(seen)) == ("", [])
+    assert (problems_of(seen), unseen(seen)) == ("", [])
     assert (device.device, device.driven, device.live) == (NAME, True, False)
     assert [moment.what for moment in device.story] == [
         "first connected by the firmware", "its ring is at 0x1ffc6000 (grant 8)",
@@ -110,7 +107,7 @@ def test_clean() -> None:
 
 
 def test_the_same_is_not_clean_on_uefi() -> None:
-    assert "frontend was Connected" in problems(judge(parse(whole().text), DOMAIN, [VBD]))
+    assert "frontend was Connected" in problems_of(judge(parse(whole().text), DOMAIN, [VBD]))
 
 
 def system_does_not_close(maker: Maker) -> None:
@@ -216,12 +213,7 @@ def no_system(maker: Maker) -> None:
 def test_dirty(what: Callable[[Maker], None], words: str, is_live: bool | None) -> None:
     maker = left()
     what(maker)
-    seen = judged(maker)
-    assert re.search(words, problems(seen)), problems(seen)
-    assert seen.hand_over.devices[0].driven and seen.hand_over.devices[0].live is is_live
-    report = Report(hand_over=seen.hand_over)
-    judge_all(report, seen, bios=True)
-    assert not report.ok and report.last_line.startswith("not as it should be: ")
+    assert_dirty(judged(maker), words, is_live, bios=True)
 
 
 @pytest.mark.parametrize(("pages", "words"), [
@@ -231,14 +223,14 @@ def test_dirty(what: Callable[[Maker], None], words: str, is_live: bool | None) 
 ])
 def test_ring_in_the_wrong_place(pages: Mapping[int, int], words: str) -> None:
     seen = judged(whole(), look(pages=pages))
-    assert re.search(words, problems(seen)) and seen.hand_over.live == 1
+    assert re.search(words, problems_of(seen)) and seen.hand_over.live == 1
 
 
 def test_in_flight() -> None:
     """Wherever it is: a page of the BIOS's own, too, is one that a backend writes to."""
     seen = judged(whole(), look(pages={**PAGES, 20: 0x1FFC9, 21: 0x5000}))
-    assert problems(seen) == ("2 pages besides the rings were mapped by backends when the system "
-                              "began: 0x1ffc9000, 0x5000000")
+    assert problems_of(seen) == ("2 pages besides the rings were mapped by backends when the system "
+                                 "began: 0x1ffc9000, 0x5000000")
     assert seen.hand_over.live == 0
 
 
@@ -253,11 +245,11 @@ def test_a_key_without_which_a_backend_sees_another_ring() -> None:
     maker.write(GUEST, f"{FRONT}/state", "4")
     system(marked(maker))
     seen = judged(maker, look(pages={8: 0x1FFC6, 9: 0x1FFC7}))
-    assert problems(seen) == (f"{NAME}: said by the BIOS, and still in XenStore when the system "
-                              "connected: ring-page-order, ring-ref0, ring-ref1")
+    assert problems_of(seen) == (f"{NAME}: said by the BIOS, and still in XenStore when the system "
+                                 "connected: ring-page-order, ring-ref0, ring-ref1")
     # Both pages are looked at.
     seen = judged(maker, look(pages={8: 0x1FFC6, 9: 0x1000}))
-    assert "0x1000000 is in 0x100000" in problems(seen)
+    assert "0x1000000 is in 0x100000" in problems_of(seen)
 
 
 # ---- What is seen ----
@@ -278,7 +270,7 @@ def too_late() -> Maker:
 @pytest.mark.parametrize("made", [too_early, too_late])
 def test_nobody_looked_in_time(made: Callable[[], Maker]) -> None:
     seen = judged(made())
-    assert problems(seen) == "" and len(unseen(seen)) == 2
+    assert problems_of(seen) == "" and len(unseen(seen)) == 2
     assert f"{NAME}: where its ring was" in unseen(seen)[0]
     assert "whether anything was in flight" in unseen(seen)[1]
 
@@ -291,7 +283,7 @@ def test_a_look_when_the_system_has_begun_but_not_with_the_disk() -> None:
     seen = judged(maker)
     assert "its ring is at 0x1ffc6000" in str(seen.hand_over.devices[0].story)
     # What the system has had mapped by then is its own.
-    assert problems(seen) == "" and len(unseen(seen)) == 1 and "in flight" in unseen(seen)[0]
+    assert problems_of(seen) == "" and len(unseen(seen)) == 1 and "in flight" in unseen(seen)[0]
 
 
 def test_the_last_look_counts() -> None:
@@ -299,18 +291,18 @@ def test_the_last_look_counts() -> None:
     system(maker)
     marked(maker, "3")
     good, bad = look("1"), look("2", {RING: 0x1000})
-    assert "usable" in problems(judged(maker, good, bad))
-    assert problems(judged(maker, look("1", {RING: 0x1000}), look("2"), look("3", {}))) == ""
+    assert "usable" in problems_of(judged(maker, good, bad))
+    assert problems_of(judged(maker, look("1", {RING: 0x1000}), look("2"), look("3", {}))) == ""
     # A look in the middle of a call says where the ring is, and not what is in flight.
     seen = judged(maker, look("1", between_calls=False, pages={**PAGES, 20: 0x1000}))
-    assert problems(seen) == "" and len(unseen(seen)) == 1 and "in flight" in unseen(seen)[0]
+    assert problems_of(seen) == "" and len(unseen(seen)) == 1 and "in flight" in unseen(seen)[0]
     # Of looks that the trace does not know, nobody knows when they were.
     assert len(unseen(judged(maker, look("7")))) == 2
 
 
 def test_no_map() -> None:
     seen = judged(whole(), memory=None)
-    assert problems(seen) == "" and len(unseen(seen)) == 1
+    assert problems_of(seen) == "" and len(unseen(seen)) == 1
     assert "no memory map" in unseen(seen)[0]
     report = Report(hand_over=seen.hand_over)
     judge_all(report, seen, bios=True)
@@ -324,7 +316,7 @@ def test_never_driven() -> None:
     maker.hvmloader()
     maker.linux()
     seen = judged(maker)
-    assert (problems(seen), unseen(seen)) == ("", []) and not seen.hand_over.devices[0].driven
+    assert (problems_of(seen), unseen(seen)) == ("", []) and not seen.hand_over.devices[0].driven
 
 
 def test_closed_by_the_bios_itself() -> None:
@@ -334,7 +326,7 @@ def test_closed_by_the_bios_itself() -> None:
     maker.clean()
     marked(maker)
     maker.linux()
-    assert problems(judged(maker, look(pages={}))) == ""
+    assert problems_of(judged(maker, look(pages={}))) == ""
 
 
 # ---- Xen's grant tables ----

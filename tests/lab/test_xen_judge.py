@@ -11,7 +11,8 @@ from lab.xen.boot import judge_all
 from lab.xen.disks import count_grants, disk_name, number_of
 from lab.xen.judge import XenHandOver, complaints, judge, takeover
 from lab.xen.store import parse
-from xen_traces import BACK, DOMAIN, FRONT, GUEST, KERNEL, TOOLS, VBD, Maker, up_to_connected, whole
+from xen_traces import (BACK, DOMAIN, FRONT, GUEST, KERNEL, TOOLS, VBD, Maker, assert_dirty,
+                        problems_of, up_to_connected, whole)
 
 NAME = f"xen:vbd/{VBD}"
 
@@ -21,8 +22,7 @@ def judged(maker: Maker) -> XenHandOver:
 
 
 def problems(maker: Maker) -> str:
-    seen = judged(maker)
-    return "; ".join([*seen.hand_over.problems, *seen.problems])
+    return problems_of(judged(maker))
 
 
 # ---- Reading ----
@@ -253,12 +253,7 @@ def no_system(maker: Maker) -> None:
 def test_dirty(what: Callable[[Maker], None], words: str, is_live: bool | None) -> None:
     maker = up_to_connected()
     what(maker)
-    seen = judged(maker)
-    assert re.search(words, problems(maker)), problems(maker)
-    assert seen.hand_over.devices[0].driven and seen.hand_over.devices[0].live is is_live
-    report = Report(hand_over=seen.hand_over)
-    judge_all(report, seen)
-    assert not report.ok and report.last_line.startswith("not as it should be: ")
+    assert_dirty(judged(maker), words, is_live)
 
 
 def test_never_driven() -> None:

@@ -2,7 +2,12 @@
 """Traces of XenStore as xenstored writes them, made up: a guest whose firmware drives one disk and
 closes it in order, or with one thing wrong."""
 
+import re
 from dataclasses import dataclass, field
+
+from lab.report import Report
+from lab.xen.boot import judge_all
+from lab.xen.judge import XenHandOver
 
 DOMAIN, VBD = 3, 51776
 FRONT, BACK = f"device/vbd/{VBD}", f"backend/vbd/{DOMAIN}/{VBD}"
@@ -139,3 +144,16 @@ def up_to_connected() -> Maker:
     maker.connect()
     maker.second = 15
     return maker
+
+
+def problems_of(seen: XenHandOver) -> str:
+    return "; ".join([*seen.hand_over.problems, *seen.problems])
+
+
+def assert_dirty(seen: XenHandOver, words: str, is_live: bool | None, *, bios: bool = False) -> None:
+    """The judgement says these words against a firmware that drove the disk, and so does the report."""
+    assert re.search(words, problems_of(seen)), problems_of(seen)
+    assert seen.hand_over.devices[0].driven and seen.hand_over.devices[0].live is is_live
+    report = Report(hand_over=seen.hand_over)
+    judge_all(report, seen, bios=bios)
+    assert not report.ok and report.last_line.startswith("not as it should be: ")

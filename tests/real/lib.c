@@ -8,30 +8,6 @@ enum { COM1 = 0x3f8, LINE_STATUS = COM1 + 5, CAN_SEND = 0x20 };
 unsigned wrongs;
 char first_wrong[160];
 
-void *memcpy(void *to, const void *from, size_t bytes)
-{
-    void *d = to;
-    __asm__ volatile("rep movsb" : "+D"(d), "+S"(from), "+c"(bytes) : : "memory");
-    return to;
-}
-
-void *memset(void *to, int value, size_t bytes)
-{
-    void *d = to;
-    __asm__ volatile("rep stosb" : "+D"(d), "+c"(bytes) : "a"(value) : "memory");
-    return to;
-}
-
-int memcmp(const void *a, const void *b, size_t bytes)
-{
-    const u8 *x = a, *y = b;
-    for (size_t i = 0; i < bytes; i++) {
-        if (x[i] != y[i])
-            return x[i] - y[i];
-    }
-    return 0;
-}
-
 /* ---- Words ---- */
 
 struct line {

@@ -54,6 +54,24 @@ real_start:
 2:  hlt
     jmp     2b
 
+/* EBX: the selector that the segments keep the limits of. */
+    .macro  to_real_mode
+    lidt    real_idt
+    ljmp    $CODE16, $.Lleaving\@
+    .code16
+.Lleaving\@:
+    movw    %bx, %ds
+    movw    %bx, %es
+    movw    %bx, %fs
+    movw    %bx, %gs
+    movw    %bx, %ss
+    movl    %cr0, %eax
+    andb    $0xfe, %al
+    movl    %eax, %cr0
+    ljmpw   $0, $.Lreal\@
+.Lreal\@:
+    .endm
+
 /* void real_call(unsigned interrupt, bool big): an interrupt with call.in in real mode. */
     .globl real_call
 real_call:
@@ -65,19 +83,8 @@ real_call:
     je      1f
     movl    $DATA_BIG, %ebx
 1:  movl    %esp, protected_esp
-    lidt    real_idt
-    ljmp    $CODE16, $2f
-    .code16
-2:  movw    %bx, %ds
-    movw    %bx, %es
-    movw    %bx, %fs
-    movw    %bx, %gs
-    movw    %bx, %ss
-    movl    %cr0, %eax
-    andb    $0xfe, %al
-    movl    %eax, %cr0
-    ljmpw   $0, $3f
-3:  xorw    %ax, %ax
+    to_real_mode
+    xorw    %ax, %ax
     movw    %ax, %ds
     movw    %ax, %ss
     movl    $real_stack_top, %esp
@@ -384,19 +391,8 @@ broken_ticks:
 enter_linux:
     movl    4(%esp), %ecx
     movl    $DATA16, %ebx
-    lidt    real_idt
-    ljmp    $CODE16, $1f
-    .code16
-1:  movw    %bx, %ds
-    movw    %bx, %es
-    movw    %bx, %fs
-    movw    %bx, %gs
-    movw    %bx, %ss
-    movl    %cr0, %eax
-    andb    $0xfe, %al
-    movl    %eax, %cr0
-    ljmpw   $0, $2f
-2:  movw    %cx, %ds
+    to_real_mode
+    movw    %cx, %ds
     movw    %cx, %es
     movw    %cx, %fs
     movw    %cx, %gs

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lab.xen import SharedXen, XenHost
+from lab.xen.boot import XenReport
 from lab.xen.disks import Usage, usage
 
 T = TypeVar("T")
@@ -28,3 +29,20 @@ class WatchedXen(SharedXen):
     def end(self) -> None:
         self.first = None
         super().end()
+
+
+def assert_clean(report: XenReport, disks: int) -> None:
+    """Baton drove so many disks, and handed all of them over as they should be."""
+    assert report.ok, f"{report.problems}\n{report.tail}"
+    assert report.last_line == \
+        f"hand-over clean: {disks} device{'' if disks == 1 else 's'}, 0 live"
+    assert all(device.driven for device in report.hand_over.devices)
+    assert [line for line in report.held if line.startswith("Baton drove ")]
+
+
+def assert_nothing_left(before: Usage | None, after: Usage | None) -> None:
+    """Dom0 has what it had before the guests."""
+    assert before is not None and after is not None
+    assert (after.loops, after.domains, after.grants, after.mapped) == (
+        before.loops, 1, before.grants, before.mapped)
+    assert abs(after.free_memory - before.free_memory) <= 2
