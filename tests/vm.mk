@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # Tests in virtual machines: EFI programs that try Baton from inside, and pytest, which drives them
-# and looks from outside.
+# and looks from outside. Beside them the lab's own tests, which need no machine.
 #
-#   make test-vm            all of them, and the lab's own tests; a quarter of an hour
+#   make test-lab           what the lab makes of what it sees
+#   make test-vm            all in virtual machines; a quarter of an hour
 #   make test-vm VM=WORDS   only what pytest's -k WORDS picks
 #   make test-broken-uefi   builds that break C1, C2 and C4, and what catches them
 
@@ -15,11 +16,14 @@ $(VM_EFI): $(BUILD)/tests/vm/%.efi: $(BUILD)/efi/tests/vm/%.o $(VM_COMMON)
 	@mkdir -p $(@D)
 	$(EFI_LINK_APP)
 
-.PHONY: vm-programs test-vm test-broken-uefi
+.PHONY: vm-programs test-lab test-vm test-broken-uefi
 vm-programs: $(VM_EFI)
 
+test-lab: all lab
+	@/usr/bin/python3 -m pytest tests/lab -v --no-header --tb=short
+
 test-vm: all lab vm-programs real
-	@/usr/bin/python3 -m pytest tests/vm tests/lab -v --no-header --tb=short $(if $(VM),-k '$(VM)')
+	@/usr/bin/python3 -m pytest tests/vm -v --no-header --tb=short $(if $(VM),-k '$(VM)')
 
 test-broken-uefi: all lab vm-programs
 	@/usr/bin/python3 tests/vm/broken.py

@@ -7,7 +7,7 @@
 #   make test-xen-all XEN=WORDS  only what pytest's -k WORDS picks
 
 # In this order: what all of them have left is looked at in the end.
-XEN_TESTS := io run bios audit auditor exit drivers disks
+XEN_TESTS := interrupt host io run bios audit auditor exit drivers disks
 XEN_PYTEST := /usr/bin/python3 -m pytest -v --no-header --tb=short
 
 .PHONY: test-xen test-xen-all

@@ -338,6 +338,7 @@ static void leave_things(void)
 int app_main(void)
 {
     app_options_file(u"handover.txt");
+    app.debug_port = app_flag("debug-port");
     if (app_option("leave") != NULL)
         leave_things();
     app_assert(xen_before());

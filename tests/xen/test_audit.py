@@ -48,7 +48,10 @@ def test_disks_that_baton_drives(xen: WatchedXen) -> None:
 def test_firmware_without_a_driver(xen: WatchedXen) -> None:
     report = audited(xen, Options(rom=None, watch=200))
     assert (report["error"], failed(report)) == (None, STATUS_ROUTER)
-    assert verdicts(report)["xen:vbd/768", "C7"] == "pass"
+    assert report["machine"]["hypervisor"] == "Xen"
+    assert [event["round"] for event in report["events"] if event["type"] == "watch"] == [1, 2]
+    assert {key: verdict for key, verdict in verdicts(report).items() if key[0].startswith("xen:")} == {
+        (name, rule): "pass" for name in ("xen:domain", "xen:vbd/768") for rule in ("C4", "C7")}
 
 
 def test_what_there_is_not() -> None:

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""A real Xen, booted once: its dom0, and guests of all the ways to end."""
+"""The lab's Xen host: its dom0, and guests of all the ways to end."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from shared import WatchedXen
 
 from lab import whose
 from lab.fat import boot_image
-from lab.paths import TOP, WHOSE
-from lab.progress import Progress
-from lab.xen import Answer, Guest, GuestConfig, GuestResult, XenHost, on_xen, run_guest
+from lab.paths import WHOSE
+from lab.xen import Answer, Guest, GuestConfig, GuestResult, XenHost, run_guest
 
 IDE = "/jobs/a.img,raw,hda,w"
 PV_ONLY = "/jobs/a.img,raw,xvde,w"
@@ -77,14 +73,13 @@ def scenario(xen: XenHost, folder: Path) -> Seen:
         config = GuestConfig(name, firmware="seabios", disks=["/jobs/sector.img,raw,hda,w"])
         seen.sectors[name] = run_guest(xen, config, timeout=12 if name == "timeout" else 60)
     seen.domains = xen.check("xl list", "xl list")
-    xen.power_off()
     return seen
 
 
 @pytest.fixture(name="seen", scope="module")
-def fixture_seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def fixture_seen(xen: WatchedXen, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("xen")
-    return on_xen(lambda xen: scenario(xen, folder), Progress())
+    return xen.run(lambda host: scenario(host, folder))
 
 
 def test_dom0_answers(seen: Seen) -> None:
@@ -147,40 +142,3 @@ def test_ends(seen: Seen, name: str) -> None:
 
 def test_nothing_stays_of_a_guest(seen: Seen) -> None:
     assert [line.split()[0] for line in seen.domains.splitlines()] == ["Name", "Domain-0"]
-
-
-def test_interrupt_leaves_no_machine() -> None:
-    program = f"""
-import sys
-sys.path.insert(0, {str(TOP)!r})
-from lab.xen import XenHost
-with XenHost() as xen:
-    xen.shell("sleep 600", timeout=600)
-"""
-    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE,
-                          text=True) as process:
-        try:
-            machine = _machine_of(process)
-            time.sleep(2)
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    assert said.rstrip().endswith("KeyboardInterrupt"), said
-    assert not Path(f"/proc/{machine}").exists()
-
-
-def _machine_of(process: "subprocess.Popen[str]") -> int:
-    """The process of the QEMU that this process has started, once it has."""
-    end = time.monotonic() + 900  # others may hold the lock
-    while time.monotonic() < end:
-        assert process.poll() is None
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-        for child in map(int, children.split()):
-            try:
-                if "qemu-system" in os.readlink(f"/proc/{child}/exe"):
-                    return child
-            except OSError:
-                pass  # gone again
-        time.sleep(0.1)
-    raise AssertionError("no QEMU was started")
