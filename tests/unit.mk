@@ -23,11 +23,11 @@ VIRTIO_MODEL := tests/model/dma.c $(sort $(wildcard tests/model/virtio_*.c))
 XEN_MODEL := tests/model/dma.c tests/model/xen_host.c tests/model/xen_store.c \
 	tests/model/xen_blkback.c
 UNIT_VIRTIO_SRC := $(CORE_VIRTIO_SRC) $(CORE_SCSI_DISK_SRC) $(VIRTIO_MODEL) tests/unit/harness.c \
-	tests/unit/kinds.c $(UNIT_VIRTIO_KINDS:%=tests/unit/%_harness.c)
-UNIT_XEN_SRC := $(CORE_XEN_SRC) $(XEN_MODEL) tests/unit/xen_harness.c
+	tests/unit/one.c tests/unit/kinds.c $(UNIT_VIRTIO_KINDS:%=tests/unit/%_harness.c)
+UNIT_XEN_SRC := $(CORE_XEN_SRC) $(XEN_MODEL) tests/unit/xen_harness.c tests/unit/one.c
 # INT 13h needs no driver: the model has the disk, too.
 BIOS_UNDER_TEST := bios/int13.c bios/drives.c core/disk.c tests/model/pc.c tests/model/dma.c
-UNIT_BIOS_SRC := $(BIOS_UNDER_TEST) tests/unit/bios_harness.c
+UNIT_BIOS_SRC := $(BIOS_UNDER_TEST) tests/unit/bios_harness.c tests/unit/one.c
 UNIT_VIRTIO := $(UNIT_VIRTIO_SUITES:%=$(UNIT_BUILD)/test_%)
 UNIT_XEN := $(UNIT_XEN_SUITES:%=$(UNIT_BUILD)/test_%)
 UNIT_BIOS := $(UNIT_BIOS_SUITES:%=$(UNIT_BUILD)/test_%)

@@ -62,7 +62,7 @@ try() { # a patch
     $CC $SANITIZE -o "$tree/test" $objects -lcmocka
 
     status=0
-    ASAN_OPTIONS=detect_leaks=0 timeout 60 "$tree/test" >"$tree/log" 2>&1 || status=$?
+    ONE_TEST=$test ASAN_OPTIONS=detect_leaks=0 timeout 60 "$tree/test" >"$tree/log" 2>&1 || status=$?
     [ "$status" -ne 0 ] || fail "test_$suite passes on it"
     grep -q "RUN      \] $test\$" "$tree/log" || fail "test_$suite ends before $test"
     ! grep -q "  OK \] $test\$" "$tree/log" || fail "$test passes on it"

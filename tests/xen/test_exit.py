@@ -26,7 +26,6 @@ BOUND_MS = 5000
 
 CASES = {
     "1 disk": "disks=1",
-    "8 disks": "disks=8",
     "32 reads in flight, blkback": "disks=2 from=1 depth=32",
     "32 reads in flight, qdisk": "disks=2 from=1 depth=32",
     "32 reads in flight, unaligned": "disks=2 from=1 depth=32 shift=1 bytes=4096",
@@ -248,13 +247,9 @@ def test_a_dead_backend(seen: Seen) -> None:
     assert len(set(dead.grants) - {0, 1}) <= 2
 
 
-def test_many_disks(seen: Seen) -> None:
-    """All disks take each step together. How long it takes is for people to look at."""
-    one, eight = seen.exits["1 disk"], seen.exits["8 disks"]
-    times = [each.ran.number(r"the exit took (\d+) us") / 1000 for each in (one, eight)]
-    print(f"the exit took {times[0]:.0f} ms with 1 disk and {times[1]:.0f} ms with 8: "
-          f"{times[1] / times[0]:.2f}")
-    assert 0 < one.messages <= 20
+def test_little_is_said(seen: Seen) -> None:
+    """How many words many disks take, test_run.py looks at."""
+    assert 0 < seen.exits["1 disk"].messages <= 20
 
 
 def test_the_group_before_the_exit(seen: Seen) -> None:
