@@ -158,11 +158,16 @@ void call_int13(unsigned gives)
 
 /* ---- What has to go on ---- */
 
+u32 ticks_now(void)
+{
+    return *(volatile u32 *)TICKS;
+}
+
 void calls_start(void)
 {
     for (u32 i = 0; i < VECTORS; i++)
         vectors[i] = ((volatile u32 *)0)[i];
-    ticks_at_start = *(volatile u32 *)TICKS;
+    ticks_at_start = ticks_now();
 }
 
 static u8 second_now(void)
@@ -176,9 +181,9 @@ enum { SECONDS = 4 };
 
 bool tick_wait(void)
 {
-    u32 ticks = *(volatile u32 *)TICKS;
+    u32 ticks = ticks_now();
     u8 second = second_now();
-    for (unsigned changes = 0; changes < SECONDS && ticks == *(volatile u32 *)TICKS;) {
+    for (unsigned changes = 0; changes < SECONDS && ticks == ticks_now();) {
         call.in = (struct regs){.esp = STACK_END, .eflags = IF};
         real_call(0x12, false);
         u8 before = second;
@@ -186,12 +191,12 @@ bool tick_wait(void)
         changes += second != before;
     }
     pattern_fill(STACK_START, STACK_END);
-    return ticks != *(volatile u32 *)TICKS;
+    return ticks != ticks_now();
 }
 
 void calls_check(void)
 {
     if (!tick_wait())
         wrong("the clock of INT 08h has stopped");
-    say("ticks=%u stack=%u", *(volatile u32 *)TICKS - ticks_at_start, most_stack);
+    say("ticks=%u stack=%u", ticks_now() - ticks_at_start, most_stack);
 }

@@ -119,6 +119,8 @@ const char *call_name(void);
 /* From here on the interrupt table must stay as it is, and the clock of INT 08h go on. */
 void calls_start(void);
 void calls_check(void);
+/* What that clock shows. */
+u32 ticks_now(void);
 /* Lets interrupts in until it has gone on; false if it does not. */
 bool tick_wait(void);
 

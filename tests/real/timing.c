@@ -2,7 +2,7 @@
 /* How long reads take, in ticks of the processor's clock. */
 #include "tests/real/real.h"
 
-enum { CALLS_MAX = 4096, BUFFER = 0x30000, SORTED = COUNTERS - CALLS_MAX * 4 };
+enum { CALLS_MAX = 4096, BUFFER = 0x30000, SORTED = COUNTERS - CALLS_MAX * 4, CLOCK_TICKS = 9 };
 
 static void sort(u32 *values, u32 count)
 {
@@ -36,11 +36,23 @@ static void time_reads(const struct drive *drive, u32 sectors, u32 calls)
         ticks[calls / 2], total);
 }
 
+/* How many half a second has, by the clock of INT 08h, for those who want microseconds. */
+static void time_clock(void)
+{
+    tick_wait();
+    u32 first = ticks_now();
+    u64 start = call.end;
+    while (ticks_now() - first < CLOCK_TICKS && tick_wait())
+        ;
+    say("time: clock=%u tsc=0x%llx", ticks_now() - first, call.end - start);
+}
+
 void timing(u32 calls)
 {
     static const u32 sizes[] = {1, 8, 64, 127};
     if (calls > CALLS_MAX)
         calls = CALLS_MAX;
+    time_clock();
     for (unsigned d = 0; d < drive_count; d++) {
         for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++)
             time_reads(&drives[d], sizes[i], calls);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Disks for the program of tests/real, the PC that boots from them, and what it did to them."""
+"""Disks for the program of tests/real, the PC that boots from them, and what it did to them.
+tests/xen has guests that do."""
 
 import os
 import re
@@ -7,10 +8,14 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from lab.paths import BIOS_ROM, BUILD
 from lab.qemu import Bios, Device, Disk, Machine, Result, ScsiController, Unit, quoted
 from lab.qemu import run as run_machine
+from lab.xen import GuestResult
+
+R = TypeVar("R", Result, GuestResult)
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -212,10 +217,10 @@ DRIVERS = {driver.name: driver for driver in (
 # ---- The machine ----
 
 @dataclass(frozen=True)
-class Run:
-    """What the program said."""
+class Run(Generic[R]):
+    """What the program said, in a machine or in a guest of Xen's."""
 
-    result: Result
+    result: R
     lines: list[str]
 
     @property
@@ -231,20 +236,30 @@ class Run:
         return found
 
 
+def must_hold(made: Run[R], disks: Sequence[Image], orders: str) -> int:
+    """Nothing was wrong, inside or outside; how many sectors were written, at least one."""
+    assert made.verdict == "ok" and made.result.ended == "off", made.result.explain(40)
+    assert len(made.said(r"(8.h) disk=\d+ .*")) == len(disks), made.result.explain(40)
+    written = sum(disk.check(orders) for disk in disks)
+    assert written > 0
+    return written
+
+
 def images(folder: Path, count: int, *, size: int = 12 * MIB, sector: int = SECTOR) -> list[Image]:
     return [Image(folder / f"disk{disk}.img", disk, size, sector) for disk in range(count)]
 
 
 def run(driver: Driver, disks: Sequence[Image], orders: str, *, machine: str = "",
         memory: int = 64, timeout: float = 240, trace_events: Sequence[str] = (),
-        extra: Sequence[str] = ()) -> Run:
+        extra: Sequence[str] = (), accelerator: str = "tcg", quiet: bool = False) -> Run[Result]:
     """Make the disks, boot from one of them, and look at what is on them afterwards."""
     for disk in disks:
         disk.make(orders)
     result = run_machine(
         Machine(disks=driver.devices(disks), machine=machine or driver.machines[0],
-                memory=memory, debug_exit=False,
+                memory=memory, debug_exit=False, accelerator=accelerator,
                 firmware=driver.firmware, trace_events=trace_events, extra=extra),
         timeout=timeout)
-    print(result.explain(60))  # pytest shows this for a test that fails
+    if not quiet:
+        print(result.explain(60))  # pytest shows this for a test that fails
     return Run(result, result.lines("real: "))

@@ -8,11 +8,10 @@ named.
 
 import re
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from int13 import DRIVERS, GIB, MIB, SECTOR, Driver, Image, Run, images, run
+from int13 import DRIVERS, GIB, MIB, SECTOR, Driver, Image, Run, images, must_hold, run
 from lab.guest import network
 from lab.progress import Progress
 from lab.qemu import Result
@@ -30,15 +29,6 @@ EVERYWHERE = [pytest.param(driver, machine, id=f"{driver.name}-{machine}")
 BATON_EVERYWHERE = [each for each in EVERYWHERE if "baton" in str(each.id)]
 ONCE = some(*DRIVERS)
 BATON = some(*(name for name, driver in DRIVERS.items() if driver.baton))
-
-
-def must_hold(made: Run, disks: Sequence[Image], orders: str) -> int:
-    """Nothing was wrong, inside or outside; how many sectors were written, at least one."""
-    assert made.verdict == "ok" and made.result.ended == "off", made.result.explain(40)
-    assert len(made.said(r"(8.h) disk=\d+ .*")) == len(disks), made.result.explain(40)
-    written = sum(disk.check(orders) for disk in disks)
-    assert written > 0
-    return written
 
 
 # ---- Calls as they should be ----
@@ -131,13 +121,13 @@ def test_functions(tmp_path: Path) -> None:
             compare_functions(answers["seabios"], answers["baton"])
 
 
-def compare_functions(bios: Run, baton: Run) -> None:
-    def functions(made: Run) -> list[str]:
+def compare_functions(bios: Run[Result], baton: Run[Result]) -> None:
+    def functions(made: Run[Result]) -> list[str]:
         # AL is nothing that they say, but for transfers by cylinder, head and sector.
         return [re.sub(r" al=..", "" if match[1] not in ("02", "03") else r"\g<0>", match[0])
                 for match in made.said(r"8.h fn=(..) .*")]
 
-    def geometry(made: Run) -> list[str]:
+    def geometry(made: Run[Result]) -> list[str]:
         return [re.sub(r"size=..", "", match[0])
                 for match in made.said(r"8.h parameters room=(1a|1e) .*")]
     assert functions(baton) == functions(bios)
@@ -220,6 +210,8 @@ def test_time(driver: Driver, tmp_path: Path) -> None:
     disks = images(tmp_path, 1)
     made = run(driver, disks, f"{driver.before}time 100")
     assert made.verdict == "ok", made.result.explain(40)
+    clock = made.said(r"time: clock=(\d+) tsc=0x(\w+)")[0]
+    assert int(clock[1]) >= 9 and int(clock[2], 16) > 0
     times = made.said(r"time: 80h sectors=(\d+) reads=100 median=0x(\w+) total=0x(\w+)")
     assert [match[1] for match in times] == ["1", "8", "64", "127"]
     assert all(0 < int(match[2], 16) <= int(match[3], 16) for match in times)
