@@ -179,6 +179,15 @@ def test_before_a_disk_of_the_bioss(tmp_path: Path) -> None:
         assert [number for number, _ in pc.drives()] == ["80"]
 
 
+def test_behind_bridges(tmp_path: Path) -> None:
+    """On buses that the BIOS has numbered, the last of them another root's."""
+    words = ["-device", "pci-bridge,id=bridge,chassis_nr=1", "-device", "pxb,id=root,bus_nr=128",
+             *blk(disk(tmp_path / "a", "behind a bridge"), 0, "bus=bridge", "addr=1"),
+             *blk(disk(tmp_path / "b", "another root's"), 1, "bus=root", "addr=1")]
+    with Machine(tmp_path, *STRICT, *words).until("this is behind a bridge") as pc:
+        assert pc.drives() == [("80", "virtio-blk at 01:01.0"), ("81", "virtio-blk at 81:01.0")]
+
+
 def test_units(tmp_path: Path) -> None:
     """Units of an adapter, in their order; a CD among them is not for us."""
     words = [*HBA, *lun(disk(tmp_path / "a", "7:0"), 0, "scsi-id=7", "lun=0"),
