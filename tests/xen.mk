@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # Tests on a real Xen, which runs in QEMU: guests that boot from paravirtual disks, and the auditor
-# in them, and the EFI programs of tests/vm. One boot of Xen serves them all.
+# in them, and the programs of tests/vm and tests/real. One boot of Xen serves them all.
 #
 #   make test-xen            what `make test` runs
 #   make test-xen-all        also builds that are broken where only Xen can tell
 #   make test-xen-all XEN=WORDS  only what pytest's -k WORDS picks
 
 # In this order: what all of them have left is looked at in the end.
-XEN_TESTS := interrupt host io run bios audit auditor exit drivers disks
+XEN_TESTS := interrupt host io run bios int13 audit auditor exit drivers disks
 XEN_PYTEST := /usr/bin/python3 -m pytest -v --no-header --tb=short
 
 .PHONY: test-xen test-xen-all
-test-xen test-xen-all: all lab audit vm-programs offenders
+test-xen test-xen-all: all lab audit vm-programs offenders real
 
 test-xen:
 	@$(XEN_PYTEST) $(patsubst %,tests/xen/test_%.py,$(XEN_TESTS) left)
