@@ -596,6 +596,22 @@ def version() -> str:
     return first.removeprefix("QEMU emulator version ")
 
 
+def choose_aio(wanted: str, image: Path, progress: Progress) -> str:
+    """How QEMU is to read a raw image whose speed matters: "auto" is through io_uring, if the host
+    lets it. QEMU's pool of threads takes longer over a read than most drivers, and would be most of
+    what is measured."""
+    if wanted == "threads":
+        return wanted
+    try:
+        tools.run(["qemu-img", "bench", "-i", "io_uring", "-c", "1", "-f", "raw", str(image)])
+        return "io_uring"
+    except LabError as error:
+        if wanted == "io_uring":
+            raise
+        progress.say(f"with threads, since io_uring cannot be used: {error}")
+        return "threads"
+
+
 def choose_accelerator(wanted: str = "auto", progress: Progress | None = None) -> str:
     """"tcg" or "kvm". For "auto", KVM if it really runs the firmware here."""
     if wanted == "tcg":
