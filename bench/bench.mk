@@ -18,10 +18,10 @@ $(BUILD)/bench/xen-counts: $(UNIT_BUILD)/bench/xen_counts.o $(UNIT_XEN_SRC:%.c=$
 	@mkdir -p $(@D)
 	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
 
-# All of them; each can be had alone. BENCH is for options that all of them take: --rounds, --ms.
+# All of them; each can be had alone. BENCH is for options that all of them take: --rounds.
 # Recursive makes, because a package that deps installs may be a tool that make has not found yet.
-.PHONY: bench bench-disks bench-net bench-xen
-bench: bench-disks bench-net bench-xen
+.PHONY: bench bench-disks bench-net bench-int13 bench-xen
+bench: bench-disks bench-net bench-int13 bench-xen
 
 bench-disks: deps
 	@$(MAKE) --no-print-directory all $(BUILD)/bench/disk.efi
@@ -31,6 +31,11 @@ bench-disks: deps
 bench-net: deps
 	@$(MAKE) --no-print-directory all $(BUILD)/bench/net.efi
 	@bench/net $(BENCH)
+
+# On QEMU and on Xen, each turn a boot.
+bench-int13: deps-test
+	@$(MAKE) --no-print-directory all real
+	@bench/int13 $(BENCH)
 
 # Some minutes, for each round is a boot.
 bench-xen: deps-test

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 
 OUR_C = $(shell git ls-files '*.c' '*.h')
-OUR_SCRIPTS := baton bios/relocations bench/run bench/net bench/xen tests/run
+OUR_SCRIPTS := baton bios/relocations bench/run bench/net bench/int13 bench/xen tests/run
 
 .PHONY: deps-test
 deps-test:
