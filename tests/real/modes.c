@@ -53,14 +53,15 @@ static bool has_svm(void)
     return c & SVM;
 }
 
-static u32 kept, lost;
+static u32 kept;
 
 void big_look(void)
 {
-    bool both = *(u32 *)(vmcb + VMCB_FS_LIMIT) == 0xffffffff &&
-                *(u32 *)(vmcb + VMCB_GS_LIMIT) == 0xffffffff;
-    kept += both;
-    lost += !both;
+    u32 fs = *(u32 *)(vmcb + VMCB_FS_LIMIT), gs = *(u32 *)(vmcb + VMCB_GS_LIMIT);
+    if (fs == 0xffffffff && gs == 0xffffffff)
+        kept++;
+    else
+        wrong("the limits of FS and GS are %x and %x, after %s", fs, gs, call_name());
 }
 
 void big(u32 calls)
@@ -73,14 +74,14 @@ void big(u32 calls)
     __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(EFER));
     __asm__ volatile("wrmsr" : : "a"(low | SVME), "d"(high), "c"(EFER));
 
-    kept = lost = 0;
+    kept = 0;
     vmsave_to = vmcb;
     mode = MODE_BIG;
     soak(calls, false);
     mode = MODE_REAL;
     vmsave_to = 0;
     __asm__ volatile("wrmsr" : : "a"(low), "d"(high), "c"(EFER));
-    say("big: limits of 4 GiB kept %u times, lost %u times", kept, lost);
+    say("big: limits of 4 GiB kept %u times", kept);
 }
 
 /* ---- BIOSes that are wrong ---- */
@@ -88,7 +89,7 @@ void big(u32 calls)
 extern u16 broken_after, broken_how, broken_old[2], broken_at[2];
 extern u8 broken_int13[], broken_nothing[], broken_lba[], broken_edi[], broken_ebx[], broken_gs[],
     broken_es[], broken_if[], broken_df[], broken_pic[], broken_byte[], broken_gdt[], broken_a20[],
-    broken_cf[], broken_stack[], broken_cr0[], broken_ticks[];
+    broken_cf[], broken_stack[], broken_cr0[], broken_ticks[], broken_limits[];
 
 /* In the place of the address of the byte that is to be changed. */
 enum { IN_BUFFER = 1, IN_PACKET = 2 };
@@ -128,6 +129,7 @@ bool broken(const char *how, u32 after)
         {"stack", broken_stack, 0},
         {"cr0", broken_cr0, 0},
         {"ticks", broken_ticks, 0},
+        {"limits", broken_limits, 0},
         {"packet", broken_byte, IN_PACKET},
     };
     for (unsigned i = 0; i < sizeof ways / sizeof *ways; i++) {

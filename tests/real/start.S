@@ -288,7 +288,7 @@ broken_flags:
 
     .globl broken_nothing, broken_lba, broken_edi, broken_ebx, broken_gs, broken_es, broken_if
     .globl broken_df, broken_pic, broken_byte, broken_gdt, broken_a20, broken_cf, broken_stack
-    .globl broken_cr0, broken_ticks
+    .globl broken_cr0, broken_ticks, broken_limits
 broken_nothing:
     pushw   %bp
     movw    %sp, %bp
@@ -383,6 +383,21 @@ broken_ticks:
     movb    $0x30, %al
     outb    %al, $0x43
     popw    %ax
+    jmp     broken_done
+broken_limits:
+    pushw   %fs
+    pushl   %eax
+    pushw   %bx
+    movl    %cr0, %eax
+    orb     $1, %al
+    movl    %eax, %cr0
+    movw    $DATA16, %bx
+    movw    %bx, %fs
+    andb    $0xfe, %al
+    movl    %eax, %cr0
+    popw    %bx
+    popl    %eax
+    popw    %fs
     jmp     broken_done
 
 /* Where 16-bit Linux is entered: void enter_linux(unsigned segment). */
