@@ -29,5 +29,10 @@ $(REAL_BUILD)/real.elf: tests/real/real.ld $(REAL_OBJ)
 $(REAL_BUILD)/real.img: $(REAL_BUILD)/real.elf
 	objcopy -O binary $< $@
 
+# What looks at its pattern from within the Linux that it starts.
+$(REAL_BUILD)/watch: tests/real/linux/watch.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -static -MMD -MP -o $@ $<
+
 .PHONY: real
-real: $(REAL_BUILD)/real.img
+real: $(REAL_BUILD)/real.img $(REAL_BUILD)/watch

@@ -23,9 +23,14 @@ enum {
     RAMDISK_SIZE = 0x21c,
     HEAP_END_PTR = 0x224,
     CMD_LINE_PTR = 0x228,
+    PREF_ADDRESS = 0x258,
+    INIT_SIZE = 0x260,
     LOADED_HIGH = 1,
     CAN_USE_HEAP = 0x80,
     UNKNOWN_LOADER = 0xff,
+
+    PAGE = 0x1000,
+    ROOM = 96 << 20, /* for Linux to run in, besides itself and its initrd */
 };
 
 /* `bytes` from byte `from` of what begins at sector `lba`, to anywhere. */
@@ -49,23 +54,51 @@ static bool load(const struct drive *drive, u32 lba, u32 from, u32 bytes, u32 to
     return true;
 }
 
+/* `text` and one word more. */
+static void add_word(char *text, const char *format, u32 first, u32 second)
+{
+    u32 length = 0;
+    while (text[length])
+        length++;
+    say_to(text + length, COMMAND_LINE_MAX - length, format, first, second);
+}
+
+/*
+ * Keeps from Linux all memory from `start` on that has the pattern in it, so that it can be looked
+ * at while Linux runs. A word of it is spoilt, which whoever looks has to see, and nothing else.
+ */
+static void keep_back(char *command_line, u32 start)
+{
+    u32 bytes = 0, spoilt = 0;
+    for (unsigned i = 0; i < pattern_count; i++) {
+        u32 from = pattern_ranges[i].start > start ? pattern_ranges[i].start : start;
+        u32 to = pattern_ranges[i].end & ~(PAGE - 1u);
+        from = (from + PAGE - 1) & ~(PAGE - 1u);
+        if (from >= to)
+            continue;
+        add_word(command_line, " memmap=0x%x$0x%x", to - from, from);
+        bytes += to - from;
+        spoilt = (from + random_below(to - from)) & ~3u;
+    }
+    if (spoilt)
+        *(u32 *)spoilt ^= 1u << random_below(32);
+    say("kept=%u spoilt=0x%x", bytes, spoilt);
+}
+
 void linux_start(const struct drive *drive, u32 kernel, u32 kernel_bytes, u32 initrd,
                  u32 initrd_bytes, const char *command_line)
 {
     u8 *setup = (u8 *)SETUP;
-    /* The end of the memory that begins at 1 MiB, which has the initrd. */
-    u32 top = 0;
-    for (unsigned i = 0; i < pattern_count; i++) {
-        if (pattern_ranges[i].start == MEMORY_MIN)
-            top = pattern_ranges[i].end;
-    }
-    u32 initrd_at = (top - initrd_bytes) & ~0xfffu;
     if (!load(drive, kernel, 0, SETUP_MAX, SETUP, false))
         goto failed;
     if (memcmp(setup + MAGIC, "HdrS", 4) != 0) {
         wrong("there is no kernel at sector %u", kernel);
         goto failed;
     }
+    /* Behind what the kernel takes before it knows where its initrd is, if it stays where it
+     * prefers to be. */
+    u32 initrd_at = *(u32 *)(setup + PREF_ADDRESS) + *(u32 *)(setup + INIT_SIZE);
+    initrd_at = (initrd_at + PAGE - 1) & ~(PAGE - 1u);
     u32 setup_bytes = (setup[SETUP_SECTS] + 1u) * 512;
     if (!load(drive, kernel, setup_bytes, kernel_bytes - setup_bytes, KERNEL, false) ||
         !load(drive, initrd, 0, initrd_bytes, initrd_at, true))
@@ -77,7 +110,8 @@ void linux_start(const struct drive *drive, u32 kernel, u32 kernel_bytes, u32 in
     *(u32 *)(setup + RAMDISK_SIZE) = initrd_bytes;
     *(u16 *)(setup + HEAP_END_PTR) = HEAP_END - 0x200;
     *(u32 *)(setup + CMD_LINE_PTR) = COMMAND_LINE;
-    say_to((char *)COMMAND_LINE, COMMAND_LINE_MAX, "%s", command_line);
+    say_to((char *)COMMAND_LINE, COMMAND_LINE_MAX, "%s nokaslr", command_line);
+    keep_back((char *)COMMAND_LINE, initrd_at + initrd_bytes + ROOM);
     say("linux");
     enter_linux(SETUP >> 4);
 failed:

@@ -12,7 +12,8 @@
  *     time N                  how long N reads of each of some sizes take
  *     broken HOW N            after N more calls the BIOS does something that it must not
  *     linux K KN I IN TEXT    starts the kernel of KN bytes at LBA K of the boot drive with the
- *                             initrd of IN bytes at I, and the rest of the line
+ *                             initrd of IN bytes at I, and the rest of the line; most of the
+ *                             memory with the pattern is kept from it
  */
 #include "tests/real/real.h"
 #include "tests/real/io.h"

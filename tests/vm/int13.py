@@ -2,15 +2,21 @@
 """Disks for the program of tests/real, the PC that boots from them, and what it did to them.
 tests/xen has guests that do."""
 
+import gzip
+import hashlib
 import os
 import re
 import struct
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from lab.paths import BIOS_ROM, BUILD
+from lab.cpio import Cpio
+from lab.guest import network
+from lab.paths import BIOS_ROM, BUILD, TOP
+from lab.progress import Progress
 from lab.qemu import Bios, Device, Disk, Machine, Result, ScsiController, Unit, quoted
 from lab.qemu import run as run_machine
 from lab.xen import GuestResult
@@ -20,6 +26,8 @@ R = TypeVar("R", Result, GuestResult)
 MIB = 1 << 20
 GIB = 1 << 30
 PROGRAM = BUILD / "tests/real/real.img"
+LINUX_INIT = TOP / "tests/real/linux/init.sh"
+LINUX_WATCH = BUILD / "tests/real/watch"
 
 # As in tests/real/real.h.
 SCRATCH = 2048
@@ -263,3 +271,34 @@ def run(driver: Driver, disks: Sequence[Image], orders: str, *, machine: str = "
     if not quiet:
         print(result.explain(60))  # pytest shows this for a test that fails
     return Run(result, result.lines("real: "))
+
+
+# ---- Linux, started by the program ----
+
+def linux(path: Path) -> tuple[Image, str]:
+    """A disk with a kernel and an initrd on it, and the order that starts them. The initrd is the
+    lab's with an init on top, which looks at the program's pattern and reads all of the disk."""
+    with tarfile.open(network(Progress()).disk) as archive:
+        kernel, initrd = (taken.read() for name in ("./vmlinuz", "./initrd.img")
+                          if (taken := archive.extractfile(name)))
+    cpio = Cpio()
+    cpio.file("init.sh", LINUX_INIT.read_bytes(), 0o755)
+    cpio.file("watch", LINUX_WATCH.read_bytes(), 0o755)
+    initrd += gzip.compress(cpio.archive(), mtime=0)
+    kernel_at = SCRATCH + WINDOW_BYTES // SECTOR
+    initrd_at = kernel_at + -(-len(kernel) // SECTOR)
+    return (Image(path, 0, 40 * MIB, files=((kernel_at, kernel), (initrd_at, initrd))),
+            f"linux {kernel_at} {len(kernel)} {initrd_at} {len(initrd)} "
+            "console=ttyS0 panic=-1 quiet rdinit=/init.sh")
+
+
+def linux_says(disk: Image, lines: Sequence[str]) -> list[str]:
+    """What that init says when all is well, after the program has said this: what is on the disk,
+    and that in the memory kept from Linux there is one other word, which the program has spoilt."""
+    said = re.search(r"^memory=(\d+) .*^kept=(\d+) spoilt=(0x\w+)$", "\n".join(lines), re.M | re.S)
+    assert said, lines
+    assert int(said[2]) > int(said[1]) // 2
+    looked = f"bytes={said[2]} changed=1 first={said[3]} last={said[3]}"
+    digest = hashlib.sha256(disk.path.read_bytes()).hexdigest()
+    return [f"looked when=before {looked}", f"disk bytes={disk.size} sha256={digest}",
+            f"looked when=after {looked}", "end"]

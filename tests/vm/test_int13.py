@@ -7,13 +7,10 @@ named.
 """
 
 import re
-import tarfile
 from pathlib import Path
 
 import pytest
-from int13 import DRIVERS, GIB, MIB, SECTOR, Driver, Image, Run, images, must_hold, run
-from lab.guest import network
-from lab.progress import Progress
+from int13 import DRIVERS, GIB, MIB, Driver, Image, Run, images, linux, linux_says, must_hold, run
 from lab.qemu import Result
 from lab.trace import EVENTS, DeviceEvent, Request, ScsiCommand, Status
 
@@ -187,19 +184,14 @@ def requests(result: Result, text: str) -> list[DeviceEvent]:
 @pytest.mark.parametrize("driver", some("seabios-blk", "baton-blk", "baton-scsi",
                                         "baton-over-blk"))
 def test_linux(driver: Driver, tmp_path: Path) -> None:
-    """After many calls it is started with INT 13h alone, and comes to its own end."""
-    with tarfile.open(network(Progress()).disk) as archive:
-        kernel, initrd = (taken.read() for name in ("./vmlinuz", "./initrd.img")
-                          if (taken := archive.extractfile(name)))
-    kernel_at = 20 * MIB // SECTOR
-    initrd_at = kernel_at + -(-len(kernel) // SECTOR)
-    disks = [Image(tmp_path / "a.img", 0, 64 * MIB, files=((kernel_at, kernel),
-                                                           (initrd_at, initrd)))]
-    orders = (f"soak {CALLS} linux {kernel_at} {len(kernel)} {initrd_at} {len(initrd)} "
-              "console=ttyS0 panic=-1 quiet")
-    made = run(driver, disks, orders, memory=512)
+    """After many calls it is started with INT 13h alone, takes the disk over and reads it; and in
+    the memory that is not given to it nothing changes, neither before nor after it has done so."""
+    disk, order = linux(tmp_path / "a.img")
+    orders = f"soak {CALLS} {order}"
+    made = run(driver, [disk], orders, memory=512)
     assert made.result.ended == "off" and made.lines[-1] == "linux", made.result.explain(40)
-    assert disks[0].check(orders) > 0
+    assert disk.check(orders) > 0
+    assert made.result.lines("linux: ") == linux_says(disk, made.lines)
 
 
 # ---- How long it takes ----
