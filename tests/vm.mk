@@ -5,7 +5,7 @@
 #   make test-lab           what the lab makes of what it sees
 #   make test-vm            all in virtual machines; a quarter of an hour
 #   make test-vm VM=WORDS   only what pytest's -k WORDS picks
-#   make test-broken-uefi   builds that break C1, C2 and C4, and what catches them
+#   make test-broken-uefi   builds that break C1, C2, C4 and C8, and what catches them
 
 VM_PROGRAMS := block booted exit faults lives net pattern scsi xen_exit xen_lives
 VM_EFI := $(VM_PROGRAMS:%=$(BUILD)/tests/vm/%.efi)
@@ -25,5 +25,5 @@ test-lab: all lab
 test-vm: all lab vm-programs real
 	@/usr/bin/python3 -m pytest tests/vm -v --no-header --tb=short $(if $(VM),-k '$(VM)')
 
-test-broken-uefi: all lab vm-programs
+test-broken-uefi: all lab vm-programs real
 	@/usr/bin/python3 tests/vm/broken.py

@@ -9,17 +9,22 @@ what has to happen, in lines before the patch:
     Try: PROGRAM OPTIONS    the build succeeds; this program of tests/vm, run on its ROM, fails
     Boot: DEVICE            the build succeeds; Debian on it, booted by a PC BIOS with its ROM, is
                             not handed over cleanly
+    Linux: DRIVER           the build succeeds; Linux, which the program of tests/real starts through
+                            that driver of int13.py's with its ROM, looks at the program's pattern
     Says: REGEX             and says this; as many lines as wanted
 
 The same programs with the same options succeed on the drivers as they are, and the same boots are clean.
+Linux is not started on those: test_int13.py does that.
 """
 
+import contextlib
+import io
 import re
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
@@ -29,6 +34,7 @@ from lab.boot import Options, boot  # noqa: E402
 from lab.errors import LabError  # noqa: E402
 from lab.paths import BUILD, ROM  # noqa: E402
 from lab.qemu import Bios, Result  # noqa: E402
+import int13  # noqa: E402
 from support import MIB, TestDisk, image, run  # noqa: E402
 
 PATCHES = TOP / "tests/broken/uefi"
@@ -64,7 +70,8 @@ class Broken:
         if done.returncode != 0:
             raise NotCaught(f"the patch does not apply: {done.stdout}{done.stderr}")
         return tree, subprocess.run(["make", "--no-print-directory", "-C", str(tree),
-                                     "build/baton.efi", "build/baton.rom"],
+                                     "build/baton.efi", "build/baton.rom",
+                                     "build/baton-bios.rom"],
                                     capture_output=True, text=True, check=False)
 
 
@@ -96,6 +103,19 @@ def catch_boot(rom: Path, device: str, says: list[str]) -> str:
     return f"a boot from {device}: {says[0]}"
 
 
+def catch_linux(rom: Path, name: str, says: list[str]) -> str:
+    driver = int13.DRIVERS[name]
+    disk, order = int13.linux(WORK / "linux.img")
+    with contextlib.redirect_stdout(io.StringIO()):
+        made = int13.run(replace(driver, firmware=replace(driver.firmware, rom=rom)), [disk], order,
+                         memory=512)
+    said = made.result.lines("linux: ")
+    for regex in says:
+        if not any(re.fullmatch(regex, line) for line in said):
+            raise NotCaught(f"Linux does not say {regex!r}: {made.result.explain(40)}")
+    return f"Linux: {says[0]}"
+
+
 def catch(broken: Broken) -> str:
     """What caught it."""
     tree, built = broken.build()
@@ -109,18 +129,20 @@ def catch(broken: Broken) -> str:
         return f"the build: {wanted[0]}"
     if built.returncode != 0:
         raise NotCaught(f"it does not build:\n{output}")
-    tries, says = broken.fields("Try"), broken.fields("Says")
-    boots = broken.fields("Boot")
-    if len(boots) == 1 and not tries and says:
-        return catch_boot(tree / "build/baton.rom", boots[0], says)
-    if len(tries) != 1 or not says:
+    says, rom = broken.fields("Says"), tree / "build/baton.rom"
+    ways = [(name, words) for name in ("Try", "Boot", "Linux") for words in broken.fields(name)]
+    if len(ways) != 1 or not says:
         raise NotCaught("the patch does not say what should happen")
-    words = tries[0]
+    (way, words), = ways
+    if way == "Boot":
+        return catch_boot(rom, words, says)
+    if way == "Linux":
+        return catch_linux(rom.with_name("baton-bios.rom"), words, says)
     if words not in _good:
         _good[words] = try_on(ROM, words)
     if _good[words].app_result != 0:
         raise NotCaught(f"{words!r} fails without the patch: {_good[words].explain()}")
-    result = try_on(tree / "build/baton.rom", words)
+    result = try_on(rom, words)
     if result.app_result == 0:
         raise NotCaught(f"{words!r} succeeds on it")
     for regex in says:
