@@ -19,7 +19,7 @@ check-format:
 format:
 	clang-format -i $(OUR_C)
 
-# Scripts without .py are modules of the same name to mypy, so they are checked one by one.
+# Each script is the main module to mypy, so they are checked one by one.
 check-types:
 	/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy lab
 	cd tests/lab && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
@@ -27,5 +27,5 @@ check-types:
 	cd tests/audit && MYPYPATH=../..:. /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
 	cd tests/xen && MYPYPATH=../..:.:../vm /usr/bin/mypy --strict --cache-dir ../../$(BUILD)/mypy *.py
 	@for script in $(OUR_SCRIPTS); do \
-		/usr/bin/mypy --strict --cache-dir $(BUILD)/mypy --scripts-are-modules $$script || exit 1; \
+		MYPYPATH=tests/vm:tests/xen /usr/bin/mypy --strict --cache-dir $(BUILD)/mypy $$script || exit 1; \
 	done

@@ -6,10 +6,11 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+from int13 import SECTOR, Image, Run
+
 from lab.paths import ROM
 from lab.xen import GuestConfig, GuestResult, XenHost, run_guest
 from lab.xen.disks import loop
-from tests.vm.int13 import SECTOR, Image, Run
 
 MEMORY = 128
 

@@ -11,9 +11,9 @@ The same programs succeed on the drivers as they are: see test_exit.py and test_
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
+import broken
 import pytest
 from programs import MIB, name_of, random_bytes, run_program
 from shared import WatchedXen
@@ -22,9 +22,6 @@ from test_exit import exit_once, problems
 from lab.paths import BUILD, TOP
 from lab.xen import XenHost
 from lab.xen.disks import loop, stoppable
-
-sys.path.append(str(TOP / "tests/vm"))
-import broken  # noqa: E402
 
 PATCHES = sorted((TOP / "tests/broken/uefi-xen").glob("*.patch"))
 NAMES = [path.stem for path in PATCHES]

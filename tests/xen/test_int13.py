@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from int13 import MIB, Image, Run, images, must_hold
 from real import boot_disc, boot_sector, run_real
 from shared import WatchedXen, assert_nothing_left
 
 from lab.paths import ROM
 from lab.xen import GuestConfig, GuestResult, XenHost, run_guest
 from lab.xen.disks import Usage, file_spec, loop, usage
-from tests.vm.int13 import MIB, Image, Run, images, must_hold
 
 
 @dataclass(frozen=True)
