@@ -94,6 +94,9 @@ def _check_for_bios(options: Options) -> None:
     if options.sector_size not in (None, mbr.SECTOR):
         raise LabError(f"a sector size of {options.sector_size}: a PC BIOS boots from sectors of "
                        f"{mbr.SECTOR} bytes")
+    if options.loader == "extlinux" and options.partitions != "mbr":
+        raise LabError("the lab's EXTLINUX is on a disk with an MBR, not with "
+                       f"{options.partitions.upper()}")
     if options.rom is None and not options.boot_order:
         raise LabError("without the BIOS's own drivers and without a ROM, nobody has the disk")
 
@@ -136,7 +139,7 @@ def _boot_guest(options: Options, scenario: Scenario, progress: Progress) -> Rep
     finally:
         scenario.close()
     report = _report(options, result, accelerator, scenario, of.watch)
-    report.facts.insert(-1, ("guest", f"{made.kernel}, {made.grub}"))
+    report.facts.insert(-1, ("guest", f"{made.kernel}, {made.loader}"))
     judge_end(report, result, options.timeout or DEFAULT_TIMEOUT)
     scenario.judge(report)
     return report
@@ -147,6 +150,7 @@ def _stage(serial: str) -> str:
                         ("baton-guest: disk", "reading disks"),
                         ("baton-guest: interface", "using the network"),
                         ("Linux version", "kernel"), ("GRUB", "boot loader"),
+                        ("SYSLINUX", "boot loader"),
                         (">>Start PXE", "network boot"),
                         ("whose: end", "firmware, booting"), ("", "firmware")):
         if mark in serial:

@@ -13,7 +13,7 @@ from lab import boot, scenarios
 from lab.audit import audit, page
 from lab.audit import report as audit_report
 from lab.errors import Interrupted, LabError
-from lab.guest import CD_SECTOR, PARTITIONS
+from lab.guest import CD_SECTOR, LOADERS, PARTITIONS
 from lab.paths import ROM, shown
 from lab.progress import Progress
 from lab.qemu import MACHINES, TRANSPORTS, Bios, Firmware
@@ -51,6 +51,7 @@ _NOT_FOR = {
 
 
 _NOT_ON_UEFI = {
+    "--loader": "the lab's disks for it have GRUB",
     "--partitions": "its disks have GPT, and an EFI system partition",
     "--bios-drivers": "Baton's drivers come before its own",
 }
@@ -65,7 +66,7 @@ def _virtio(arguments: argparse.Namespace, firmware: Firmware | Bios) -> scenari
         disks=arguments.disks or 1, cdrom=arguments.cdrom, read_only=arguments.read_only,
         write=(arguments.write or 0) << 20, timeout=arguments.timeout, image=arguments.disk,
         image_format=arguments.format, snapshot=not arguments.no_snapshot, firmware=firmware,
-        partitions=arguments.partitions or PARTITIONS[0])
+        partitions=arguments.partitions or PARTITIONS[0], loader=arguments.loader or LOADERS[0])
 
 
 def _virtio_on_bios(arguments: argparse.Namespace, progress: Progress) -> Report:
@@ -75,7 +76,8 @@ def _virtio_on_bios(arguments: argparse.Namespace, progress: Progress) -> Report
         "--cdrom": "the lab's CD is for UEFI",
     })
     if arguments.disk is not None:
-        _refuse(arguments, "an image", {"--partitions": "it has its own"})
+        _refuse(arguments, "an image", {"--loader": "it has its own",
+                                        "--partitions": "it has its own"})
     drivers = arguments.bios_drivers or ("on" if arguments.no_rom else "off")
     return boot.boot(_virtio(arguments, Bios(arguments.firmware_code or Bios().code,
                                              strict=drivers == "off")), progress)
@@ -129,6 +131,7 @@ def _xen_on_bios(arguments: argparse.Namespace, progress: Progress) -> Report:
         **_NOT_ON_XEN,
         "--firmware-vars": "a PC BIOS keeps none",
         "--bios-drivers": "SeaBIOS has none for its disks",
+        "--loader": "the lab's disk for it has GRUB",
     })
     if arguments.disk is not None:
         _refuse(arguments, "an image", {"--partitions": "it has its own"})
@@ -243,6 +246,9 @@ def _parser() -> argparse.ArgumentParser:
     more.add_argument("--partitions", choices=PARTITIONS,
                       help="with --firmware bios: GRUB behind the first sector, or in a partition "
                       "of its own (default: mbr)")
+    more.add_argument("--loader", choices=LOADERS,
+                      help="with --firmware bios, and an MBR: what is started from the disk (default: "
+                      "grub)")
     more.add_argument("--disks", type=_count, metavar="N",
                       help="so many disks, on virtio-scsi units of one controller; all but the "
                       "first have only data (default: 1)")

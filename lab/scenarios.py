@@ -17,8 +17,8 @@ from lab import guestlog, tools
 from lab.audit.network import Flood, Network
 from lab.cache import file_sum
 from lab.errors import LabError
-from lab.guest import (CD_SECTOR, NETWORK_LOADER, Guest, Partitions, bios_disk, cdrom, guest,
-                       network, scratch_start)
+from lab.guest import (CD_SECTOR, NETWORK_LOADER, Guest, Loader, Partitions, bios_disk, cdrom,
+                       guest, network, scratch_start)
 from lab.inputs import check_cdrom, check_disk, is_cdrom, sector_size_of
 from lab.paths import ROM, shown
 from lab.progress import Progress
@@ -53,6 +53,8 @@ class Options:
     firmware: Firmware | Bios = Firmware()
     partitions: Partitions = "mbr"
     """Of the guest's disk, on a PC BIOS."""
+    loader: Loader = "grub"
+    """On it."""
     timeout: float | None = None
     """None: DEFAULT_TIMEOUT for the lab's own guest, no limit for a user's image."""
     app: Path | None = None
@@ -163,7 +165,8 @@ class Disks(Scenario):
 
     def obtain(self, progress: Progress) -> Guest:
         self.sector_size = CD_SECTOR if self.options.cdrom else self.options.sector_size or 512
-        self.made = bios_disk(progress, self.options.partitions) if self.options.on_bios else \
+        self.made = bios_disk(progress, self.options.partitions, self.options.loader) \
+            if self.options.on_bios else \
             cdrom(progress) if self.options.cdrom else guest(progress, self.sector_size)
         self.size = self.made.disk.stat().st_size
         if self.options.write:

@@ -3,9 +3,9 @@
 
 On a disk: GPT; an EFI system partition with Debian's GRUB; an ext4 root with Debian's kernel in
 /boot, a few of Debian's programs, and an init of ours; and a partition that tests may write to. On
-a disk for a PC BIOS: the same root, GRUB in front of it, and either kind of partition table. On
-a CD: El Torito, and the same root as ISO 9660. For the network: what a TFTP server needs, with the
-same kernel and the same initramfs, which there is all the system.
+a disk for a PC BIOS: the same root, GRUB in front of it, and either kind of partition table; or with
+EXTLINUX in it. On a CD: El Torito, and the same root as ISO 9660. For the network: what a TFTP
+server needs, with the same kernel and the same initramfs, which there is all the system.
 """
 
 import gzip
@@ -25,7 +25,7 @@ from lab.cache import cached
 from lab.cpio import Cpio
 from lab.errors import LabError
 from lab.fat import boot_image
-from lab.guest import grub_pc
+from lab.guest import extlinux, grub_pc
 from lab.packages import Archive, Package, unpack
 from lab.paths import LAB
 from lab.progress import Progress
@@ -57,6 +57,8 @@ _MIB = 1 << 20
 _ESP_SIZE = 8 * _MIB
 _BIOS_BOOT_SIZE = _MIB
 _SCRATCH_SIZE = 16 * _MIB
+# Between the first sector and the first partition.
+_GAP = gpt.ALIGNMENT - mbr.SECTOR
 
 _SEED = uuid.UUID("6d2f6a8e-9d2b-4c54-8d0b-2f6ee0a9a1f4")
 
@@ -65,6 +67,10 @@ Partitions = Literal["mbr", "gpt"]
 PARTITIONS: tuple[Partitions, ...] = ("mbr", "gpt")
 """What a PC BIOS can boot from: GRUB's core lies in the gap behind the first sector, or in a
 partition of its own."""
+
+Loader = Literal["grub", "extlinux"]
+LOADERS: tuple[Loader, ...] = ("grub", "extlinux")
+"""What a PC BIOS starts."""
 
 NETWORK_LOADER = "grubnetx64.efi"
 """The file of the network's that firmware starts."""
@@ -77,7 +83,7 @@ class Guest:
     disk: Path
     root_uuid: uuid.UUID
     kernel: str
-    grub: str
+    loader: str
 
 
 def _own_text() -> list[bytes]:
@@ -88,10 +94,11 @@ def _own_text() -> list[bytes]:
 
 
 def _made(progress: Progress, what: str, file: str, more: Sequence[str], root_uuid: uuid.UUID,
-          sector_size: int, how: Callable[["_Maker", Path], None], grub: str = GRUB) -> Guest:
+          sector_size: int, how: Callable[["_Maker", Path], None], loader: str = GRUB,
+          keep: Path = LAB) -> Guest:
     """From the cache, or made now. `more` are packages that only this one needs."""
     def names(archive: Archive) -> Sequence[str]:
-        return [archive.depends(KERNEL_META, KERNEL), grub, BUSYBOX, *ROOT, *more]
+        return [archive.depends(KERNEL_META, KERNEL), loader, BUSYBOX, *ROOT, *more]
 
     packages = Archive(progress).obtain(names)
     kernel = next(package for name, package in packages.items() if re.fullmatch(KERNEL, name))
@@ -103,8 +110,8 @@ def _made(progress: Progress, what: str, file: str, more: Sequence[str], root_uu
         with progress.step(f"making the guest's {what} ({kernel.name})") as step:
             how(_Maker(packages, kernel, root_uuid, sector_size, scratch, step.tell), target)
 
-    return Guest(cached(LAB, file, parts, make), root_uuid, f"{kernel.name} {kernel.version}",
-                 f"{grub} {packages[grub].version}")
+    return Guest(cached(keep, file, parts, make), root_uuid, f"{kernel.name} {kernel.version}",
+                 f"{loader} {packages[loader].version}")
 
 
 def guest(progress: Progress, sector_size: int = 512) -> Guest:
@@ -113,8 +120,14 @@ def guest(progress: Progress, sector_size: int = 512) -> Guest:
                  uuid.uuid5(_SEED, f"root {sector_size}"), sector_size, _Maker.make_disk)
 
 
-def bios_disk(progress: Progress, partitions: Partitions) -> Guest:
+def bios_disk(progress: Progress, partitions: Partitions, loader: Loader = "grub") -> Guest:
     """The guest's disk for a PC BIOS, with sectors of 512 bytes."""
+    if loader == "extlinux":
+        # In a folder with a lock of its own: to make it a machine is run, and whoever runs one may
+        # be waiting for the lock of the others.
+        return _made(progress, "disk for a PC BIOS, EXTLINUX", "guest-extlinux.img", (),
+                     uuid.uuid5(_SEED, "root extlinux"), mbr.SECTOR, _Maker.make_extlinux_disk,
+                     extlinux.PACKAGE, LAB / "extlinux")
     return _made(progress, f"disk for a PC BIOS, {partitions.upper()}", f"guest-{partitions}.img",
                  grub_pc.TOOLS, uuid.uuid5(_SEED, f"root {partitions}"), mbr.SECTOR,
                  lambda maker, target: maker.make_bios_disk(target, partitions), grub_pc.IMAGES)
@@ -157,7 +170,7 @@ class _Maker:
         shutil.copyfile(one_of(kernel.glob("boot/vmlinuz-*"), "kernel"), folder / "vmlinuz")
         (folder / "initrd.img").write_bytes(initramfs)
         # Where that GRUB looks, as it is built into it.
-        (folder / "grub/grub.cfg").write_text(self._config(folder="", root="baton.net"))
+        (folder / "grub/grub.cfg").write_text(self._config("grub.cfg", folder="", root="baton.net"))
         with tarfile.open(target, "w") as archive:
             archive.add(folder, ".")
 
@@ -198,12 +211,22 @@ class _Maker:
                                                  where=f"root=UUID={self.root_uuid}")).read_bytes()
         self.tell("disk")
         boot, core = grub_pc.make(self.packages, self.scratch,
-                                  {"mbr": "msdos1", "gpt": "gpt2"}[partitions])
+                                  {"mbr": "(,msdos1)", "gpt": "(,gpt2)"}[partitions])
         if partitions == "gpt":
             size, pieces = self._gpt_for_bios(boot, core, root)
         else:
-            size, pieces = self._mbr_for_bios(boot, core, root)
+            size, pieces = self._mbr_for_bios(*grub_pc.place(boot, core, mbr.SECTOR, _GAP), root)
         _write_disk(target, size, pieces)
+
+    def make_extlinux_disk(self, target: Path) -> None:
+        where = f"root=UUID={self.root_uuid}"
+        root = self._root_tree(*self._kernel(), where=where, config=extlinux.CONFIG)
+        unpack(self.packages[extlinux.PACKAGE], root, without=_NOT_NEEDED)
+        code = (root / extlinux.FIRST_SECTOR).read_bytes()
+        size, pieces = self._mbr_for_bios(code, b"", self._file_system(root).read_bytes())
+        _write_disk(target, size, pieces)
+        self.tell("EXTLINUX's installer")
+        extlinux.install(target, root / "boot", where, self.scratch)
 
     def _gpt_for_bios(self, boot: bytes, core: bytes,
                       root: bytes) -> tuple[int, list[tuple[int, bytes]]]:
@@ -216,11 +239,10 @@ class _Maker:
         return size, [*gpt.tables(parts, size, mbr.SECTOR, self.root_uuid), (0, code),
                       (parts[0].start, core), (parts[1].start, root)]
 
-    def _mbr_for_bios(self, boot: bytes, core: bytes,
+    def _mbr_for_bios(self, code: bytes, core: bytes,
                       root: bytes) -> tuple[int, list[tuple[int, bytes]]]:
         parts = [mbr.Partition(mbr.LINUX, gpt.ALIGNMENT, len(root)),
                  mbr.Partition(mbr.LINUX, gpt.ALIGNMENT + len(root), _SCRATCH_SIZE)]
-        code, core = grub_pc.place(boot, core, mbr.SECTOR, gpt.ALIGNMENT - mbr.SECTOR)
         table = mbr.sector(parts, self.root_uuid.fields[0], code)
         return parts[1].start + parts[1].size, [(0, table), (mbr.SECTOR, core),
                                                 (parts[0].start, root)]
@@ -246,8 +268,10 @@ class _Maker:
         cpio.file("modules/order", "".join(f"{module.name}\n" for module in order).encode())
         return gzip.compress(cpio.archive(), compresslevel=6, mtime=0)
 
-    def _root_tree(self, kernel: Path, initramfs: bytes, where: str) -> Path:
-        """The root file system; `where` is what the kernel is told of it."""
+    def _root_tree(self, kernel: Path, initramfs: bytes, where: str,
+                   config: str = "boot/grub/grub.cfg") -> Path:
+        """The root file system; `where` is what the kernel is told of it, and `config` where the boot
+        loader looks."""
         self.tell("root")
         root = self.scratch / "root"
         # Debian has /bin and its like as links into /usr; the packages are unpacked through them.
@@ -256,7 +280,7 @@ class _Maker:
             (root / name).symlink_to(f"usr/{name}")
         for name in ROOT:
             unpack(self.packages[name], root, without=_NOT_NEEDED)
-        for name in ("dev", "proc", "sys", "run", "tmp", "boot/grub"):
+        for name in ("dev", "proc", "sys", "run", "tmp", str(Path(config).parent)):
             (root / name).mkdir(parents=True, exist_ok=True)
         shell = root / "usr/bin/sh"
         if not shell.exists():
@@ -267,12 +291,12 @@ class _Maker:
         vmlinuz = one_of(kernel.glob("boot/vmlinuz-*"), "kernel")
         shutil.copyfile(vmlinuz, root / "boot/vmlinuz")
         (root / "boot/initrd.img").write_bytes(initramfs)
-        (root / "boot/grub/grub.cfg").write_text(self._config(folder="/boot", root=where))
+        (root / config).write_text(self._config(Path(config).name, folder="/boot", root=where))
         return root
 
-    def _config(self, *, folder: str, root: str) -> str:
-        """GRUB's: where the kernel lies, and how it is told where its root is."""
-        text = (HERE / "grub.cfg").read_text()
+    def _config(self, name: str, *, folder: str, root: str) -> str:
+        """A boot loader's: where the kernel lies, and how it is told where its root is."""
+        text = (HERE / name).read_text()
         return text.replace("@FOLDER@", folder).replace("@ROOT@", root)
 
     def _loader(self, name: str) -> Path:

@@ -28,15 +28,15 @@ CODE_SIZE = 440
 # where the BIOS's word for the disk is believed. grub-bios-setup makes it two NOPs on hard disks,
 # for BIOSes that do not say 80h.
 _KERNEL_SECTOR = 0x5C
-_DRIVE_CHECK = 0x66
+DRIVE_CHECK = 0x66
 # diskboot.img, core.img's first sector: its last 12 bytes are a run of sectors: where it begins (64
 # bits), how many (16 bits), and the segment that they are read to (16 bits).
 _FIRST_RUN = SECTOR - 12
 
 
-def make(packages: Mapping[str, Package], scratch: Path, partition: str) -> tuple[bytes, bytes]:
-    """boot.img and core.img. `partition` is where grub.cfg is, on the disk that the BIOS has
-    booted, in GRUB's words: "msdos1", "gpt2"."""
+def make(packages: Mapping[str, Package], scratch: Path, where: str) -> tuple[bytes, bytes]:
+    """boot.img and core.img. `where` is the partition that /boot/grub is on, in GRUB's words:
+    "(hd0,gpt2)", or "(,msdos1)" on the disk that the BIOS has booted."""
     folder = scratch / "grub-pc"
     folder.mkdir()
     for name in (IMAGES, *TOOLS):
@@ -46,7 +46,7 @@ def make(packages: Mapping[str, Package], scratch: Path, partition: str) -> tupl
                          ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"))
     core = scratch / "core.img"
     tools.run([folder / "usr/bin/grub-mkimage", "-O", "i386-pc", "-d", images, "-o", core, "-p",
-               f"(,{partition})/boot/grub", *_MODULES], env={"LD_LIBRARY_PATH": libraries})
+               f"{where}/boot/grub", *_MODULES], env={"LD_LIBRARY_PATH": libraries})
     return (images / "boot.img").read_bytes(), core.read_bytes()
 
 
@@ -58,7 +58,7 @@ def place(boot: bytes, core: bytes, at: int, room: int) -> tuple[bytes, bytes]:
     first, sectors = at // SECTOR, -(-len(core) // SECTOR)
     code = bytearray(boot[:CODE_SIZE])
     struct.pack_into("<Q", code, _KERNEL_SECTOR, first)
-    code[_DRIVE_CHECK:_DRIVE_CHECK + 2] = b"\x90\x90"
+    code[DRIVE_CHECK:DRIVE_CHECK + 2] = b"\x90\x90"
     placed = bytearray(core.ljust(sectors * SECTOR, b"\0"))
     struct.pack_into("<QH", placed, _FIRST_RUN, first + 1, sectors - 1)
     return bytes(code), bytes(placed)

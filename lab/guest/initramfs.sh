@@ -2,8 +2,9 @@
 # shellcheck shell=dash
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # The first program in the guest: loads the drivers, finds the root file system that the kernel's
-# command line names, mounts it read-only and goes there. Where it says baton.net, there is none, and
-# net.sh is what the guest does.
+# command line names, mounts it (read-only, but for where it says rw) and goes there. Where it says
+# baton.net, there is none, and net.sh is what the guest does. Where it says baton.stop, the lab's
+# machine is stopped first (PVPANIC), while all devices are as the firmware left them.
 
 bb=/bin/busybox
 
@@ -18,6 +19,10 @@ $bb mount -t devtmpfs dev /dev
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sys /sys
 
+if $bb grep -qw baton.stop /proc/cmdline; then
+    $bb printf '\001' | $bb dd of=/dev/port bs=1 seek=$((0x505)) 2>/dev/null
+fi
+
 # The list is in order of dependence. Xen's drivers do not load elsewhere.
 while read -r module; do
     case $module in
@@ -28,9 +33,11 @@ done </modules/order
 
 root=
 type=ext4
+access=ro
 for word in $($bb cat /proc/cmdline); do
     case $word in
     baton.net) exec $bb sh /net.sh ;;
+    rw) access=rw ;;
     rootfstype=*) type=${word#rootfstype=} ;;
     root=*) root=${word#root=} ;;
     esac
@@ -54,7 +61,7 @@ until find_root; do
     $bb sleep 0.1
 done
 
-$bb mount -t "$type" -o ro "$device" /root || give_up "mount $device"
+$bb mount -t "$type" -o $access "$device" /root || give_up "mount $device"
 for folder in dev proc sys; do
     $bb mount --move /$folder /root/$folder || give_up "move $folder"
 done

@@ -209,7 +209,7 @@ class _Run:
                                                     sector_size, options.write)
             after.unlink()
             self.xen.check(f"rm {target}", "removing a disk")
-        report.facts.append(("guest", f"{made.kernel}, {made.grub}"))
+        report.facts.append(("guest", f"{made.kernel}, {made.loader}"))
         self._judge_end(report)
         judge_guest(report, scenarios.Options(write=options.write, read_only=options.read_only,
                                            disks=len(host)), host)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
-"""Disks for a PC BIOS: the partition table, and GRUB in its places."""
+"""Disks for a PC BIOS: the partition table, GRUB in its places, and EXTLINUX's installer."""
 
 import struct
 import uuid
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import gpt, mbr, tools
+from lab import gpt, mbr, tools, trace
 from lab.errors import LabError
-from lab.guest import Guest, grub_pc, scratch_start, tell_loader
+from lab.guest import Guest, extlinux, grub_pc, scratch_start, tell_loader
+from lab.qemu import Ended, Result
 
 PARTS = [mbr.Partition(mbr.LINUX, 1 << 20, 5 << 20), mbr.Partition(mbr.LINUX, 6 << 20, 16 << 20)]
 
@@ -113,3 +114,23 @@ def test_grub_is_told_on_the_root(tmp_path: Path, partitions: str) -> None:
     assert tools.run(["debugfs", "-R", "cat /boot/grub/grub.cfg", f"{disk}?offset={start}"]) == (
         "set console='console=hvc0 quiet'\nexport console\n"
         "set tasks='baton.tasks=write=4096'\nexport tasks\nmenuentry 'x' {\n}\n")
+
+
+@pytest.mark.parametrize(("ended", "said", "good"), [
+    ("off", "baton-guest: end\n", True),
+    ("off", "baton-guest: failed the program, with status 1\nbaton-guest: end\n", False),
+    ("off", "baton-guest: failed initramfs: mount /dev/vda1\n", False),
+    ("off", "", False),
+    ("timeout", "baton-guest: end\n", False),
+])
+def test_extlinux_is_installed_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Ended,
+                                      said: str, good: bool) -> None:
+    """The guest's word counts, and that it came to its end, with the root made read-only."""
+    result = Result(ended=ended, exit_code=0, seconds=1, serial=said, trace=trace.parse([]), said="",
+                    addresses=[], command=[])
+    monkeypatch.setattr("lab.guest.extlinux.run", lambda machine: result)
+    if good:
+        extlinux.install(tmp_path, tmp_path, "", tmp_path)
+    else:
+        with pytest.raises(LabError, match="EXTLINUX could not be installed"):
+            extlinux.install(tmp_path, tmp_path, "", tmp_path)

@@ -25,6 +25,7 @@ def refused(*words: str) -> bool:
 @pytest.mark.parametrize("words", [
     ["--on", "floppy"], ["--firmware", "coreboot"], ["--on", "xen", "--backend", "tap"],
     ["--machine", "mac"], ["--transport", "mmio"], ["--partitions", "sun"], ["--bios-drivers", "x"],
+    ["--loader", "lilo"],
     ["--sector-size", "513"], ["--disks", "0"], ["--disks", "27"], ["--timeout", "0"],
     ["--timeout", "-1"], ["--write", "9"], ["--rom", "x", "--no-rom"], ["--what"], ["surplus"],
 ])
@@ -49,11 +50,12 @@ def test_bad_files(words: list[str], capsys: pytest.CaptureFixture[str]) -> None
     ["--machine", "pc"], ["--transport", "legacy"], ["--accel", "kvm"], ["--firmware-vars", "x"],
     ["--no-snapshot", "--disk", "x"], ["--sector-size", "4096", "--backend", "qdisk"],
     ["--disks", "23"], ["--firmware-code", "/dev/null"], ["--disk", "/none"], ["--cdrom"],
-    ["--partitions", "mbr"], ["--bios-drivers", "on"],
+    ["--partitions", "mbr"], ["--bios-drivers", "on"], ["--loader", "grub"],
     *(["--firmware", "bios", *words] for words in (
         ["--machine", "pc"], ["--transport", "legacy"], ["--accel", "kvm"], ["--cdrom"],
         ["--firmware-vars", "x"], ["--bios-drivers", "on"], ["--bios-drivers", "off"],
         ["--no-snapshot", "--disk", "x"], ["--partitions", "gpt", "--disk", __file__],
+        ["--loader", "extlinux"],
         ["--sector-size", "4096"], ["--disks", "23"], ["--firmware-code", __file__],
         ["--disk", "/none"])),
 ])
@@ -76,7 +78,7 @@ def test_what_makes_no_sense_on_xen(words: list[str], capsys: pytest.CaptureFixt
     ("virtio-net", ["--cdrom"]), ("virtio-net", ["--disks", "2"]),
     ("virtio-net", ["--sector-size", "512"]), ("virtio-net", ["--read-only"]),
     ("virtio-net", ["--write", "1"]), ("UEFI", ["--partitions", "gpt"]),
-    ("UEFI", ["--bios-drivers", "off"]),
+    ("UEFI", ["--bios-drivers", "off"]), ("UEFI", ["--loader", "extlinux"]),
 ])
 def test_what_makes_no_sense_on_virtio(on: str, words: list[str],
                                        capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +93,8 @@ def test_what_makes_no_sense_on_virtio(on: str, words: list[str],
     (["--on", "virtio-scsi", "--cdrom"], "--cdrom is not for a PC BIOS: "),
     (["--backend", "qdisk"], "--backend is not for virtio-blk: "),
     (["--disk", __file__, "--partitions", "gpt"], "--partitions is not for an image: "),
+    (["--disk", __file__, "--loader", "grub"], "--loader is not for an image: "),
+    (["--loader", "extlinux", "--partitions", "gpt"], "with an MBR, not with GPT"),
     (["--on", "virtio-net"], "virtio-net is not booted from by --firmware bios, only by uefi"),
     (["--sector-size", "4096"], "boots from sectors of 512 bytes"),
     (["--bios-drivers", "off"], "nobody has the disk"),
@@ -129,6 +133,8 @@ def test_what_makes_no_sense_for_a_cd(words: list[str],
      Options(on="virtio-scsi", rom=None, firmware=Bios(), partitions="gpt")),
     (["--firmware", "bios", "--bios-drivers", "on", "--firmware-code", "x"],
      Options(firmware=Bios(Path("x")))),
+    (["--firmware", "bios", "--loader", "extlinux"],
+     Options(firmware=Bios(strict=True), loader="extlinux")),
 ])
 def test_words_become_options(words: list[str], options: Options,
                               monkeypatch: pytest.MonkeyPatch) -> None:
