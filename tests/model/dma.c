@@ -107,6 +107,36 @@ void dma_unshare(const struct dma_block *block)
     drop(region);
 }
 
+static bool overlap(const struct dma_region *a, const struct dma_region *b)
+{
+    return a->cpu < b->cpu + b->bytes && b->cpu < a->cpu + a->bytes;
+}
+
+void dma_add_plain(void *memory, size_t bytes)
+{
+    struct dma_region *region = add(bytes, 0);
+
+    region->address = (uintptr_t)memory;
+    region->cpu = memory;
+    region->device = memory;
+    region->shared = true;
+    region->plain = true;
+}
+
+void dma_end_plain(void *memory)
+{
+    struct dma_region *region = dma_find((uintptr_t)memory, 1);
+
+    if (!region || region->cpu != memory) {
+        model_violation("ended memory that there is not");
+        return;
+    }
+    for (struct dma_region *other = regions; dma_in_use && other; other = other->next)
+        if ((other == region || (!other->shared && overlap(other, region))) && dma_in_use(other))
+            model_violation("C5: gave back memory that a device may still touch");
+    drop(region);
+}
+
 struct dma_region *dma_map(enum dma_direction direction, void *buffer, size_t bytes)
 {
     unsigned low_bits = (unsigned)((uintptr_t)buffer % PAGE);

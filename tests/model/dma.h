@@ -31,6 +31,7 @@ struct dma_region {
     unsigned char *cpu;    /* the driver's side */
     unsigned char *device; /* the device's side: the same for shared memory */
     bool shared;
+    bool plain; /* memory of a machine: a device may have been shown none of it */
     enum dma_direction direction;
     void *allocation;
 };
@@ -42,6 +43,13 @@ extern bool (*dma_in_use)(const struct dma_region *region);
 void dma_share(size_t bytes, struct dma_block *block);
 /* Gives it back, overwritten first. */
 void dma_unshare(const struct dma_block *block);
+
+/*
+ * Memory that somebody else has, of a machine where a device sees what the CPU sees: its address is
+ * where it is. Any of it may be shown to a device; when it ends, none of it may be in use.
+ */
+void dma_add_plain(void *memory, size_t bytes);
+void dma_end_plain(void *memory);
 
 struct dma_region *dma_map(enum dma_direction direction, void *buffer, size_t bytes);
 void dma_unmap(struct dma_region *region);

@@ -44,11 +44,12 @@ struct queue {
     uint64_t heads_seen[65536 / 64];
 };
 
-static struct {
+/* A slot, and the device in it. */
+static struct slot {
     struct vdev_options options;
     struct vdev_counts counts;
     bool plugged, strict, poor, gone, broken, stalled, master;
-    uint64_t now, steps;
+    uint64_t steps;
     uint32_t random;
 
     uint8_t space[256];
@@ -76,9 +77,19 @@ static struct {
 
     size_t fuzz_at;
     char last_log[256];
-} v;
+} slots[VDEV_SLOTS], *slot = slots;
+#define v (*slot) /* who is being talked to, or about */
+
+static uint64_t now;
+
+static const struct pci_function places[VDEV_SLOTS] = {
+    {.segment = 0, .bus = 3, .device = 7, .function = 1},
+    {.segment = 0, .bus = 3, .device = 8, .function = 0},
+};
 
 void (*vdev_hung)(void);
+bool (*vdev_elsewhere)(const struct reg_window *window, uint64_t where, bool write,
+                       uint32_t *value);
 
 bool vdev_strict(void)
 {
@@ -635,11 +646,15 @@ void vdev_last_gasp(void)
     }
 }
 
+static bool within(const struct dma_region *region, uint64_t address, uint64_t bytes)
+{
+    return address < region->address + region->bytes && region->address < address + bytes;
+}
+
 static bool overlaps(const struct dma_region *region, const struct vdev_chain *chain)
 {
     for (unsigned i = 0; i < chain->segments; i++)
-        if (chain->segment[i].address < region->address + region->bytes &&
-            region->address < chain->segment[i].address + chain->segment[i].bytes)
+        if (within(region, chain->segment[i].address, chain->segment[i].bytes))
             return true;
     return false;
 }
@@ -662,12 +677,20 @@ static bool waits_in(const struct queue *queue, const struct dma_region *region)
     return false;
 }
 
-static bool in_use(const struct dma_region *region)
+/* Of the device in this slot. */
+static bool in_its_use(const struct dma_region *region)
 {
     if (!v.plugged || v.options.fuzz || !vdev_live())
         return false;
-    if (region->shared)
+    if (region->shared && !region->plain)
         return true;
+    for (unsigned i = 0; i < v.options.queues; i++) {
+        const struct queue *queue = &v.queues[i];
+        if (queue->enabled && (within(region, queue->desc, 16 * (uint64_t)queue->size) ||
+                               within(region, queue->avail, avail_bytes(queue)) ||
+                               within(region, queue->used, used_bytes(queue))))
+            return true;
+    }
     for (unsigned i = 0; i < v.in_flight_count; i++)
         if (overlaps(region, v.in_flight[i]))
             return true;
@@ -675,6 +698,17 @@ static bool in_use(const struct dma_region *region)
         if (waits_in(&v.queues[i], region))
             return true;
     return false;
+}
+
+static bool in_use(const struct dma_region *region)
+{
+    struct slot *before = slot;
+    bool used = false;
+
+    for (slot = slots; slot < slots + VDEV_SLOTS; slot++)
+        used |= in_its_use(region);
+    slot = before;
+    return used;
 }
 
 /* ---- Status and reset ---- */
@@ -1165,14 +1199,33 @@ static uint32_t access_bar(unsigned index, uint64_t offset, unsigned bytes, bool
     return 0;
 }
 
+static bool in_bar(const struct bar *bar, const struct reg_window *window, uint64_t where,
+                   unsigned bytes)
+{
+    return bar->there && bar->port == window->port && where >= bar->base &&
+           where - bar->base <= bar->bytes - bytes;
+}
+
+/* Turns to the device whose register that is, if it is any's. */
+static void turn_to_register(const struct reg_window *window, uint64_t where, unsigned bytes)
+{
+    for (unsigned i = 0; i < VDEV_SLOTS; i++)
+        for (unsigned j = 0; j < 6; j++)
+            if (slots[i].plugged && in_bar(&slots[i].bars[j], window, where, bytes))
+                slot = &slots[i];
+}
+
 static uint32_t access_reg(const struct reg_window *window, uint64_t offset, unsigned bytes,
                            bool write, uint32_t value)
 {
     uint64_t where = window->base + offset;
     const uint32_t ones = bytes == 4 ? UINT32_MAX : (1u << (8 * bytes)) - 1;
 
+    if (vdev_elsewhere && vdev_elsewhere(window, where, write, &value))
+        return value;
+    turn_to_register(window, where, bytes);
     step();
-    v.now++;
+    now++;
     if (!v.plugged) {
         model_violation("a register access without a device");
         return ones;
@@ -1191,8 +1244,7 @@ static uint32_t access_reg(const struct reg_window *window, uint64_t offset, uns
     }
     for (unsigned i = 0; i < 6; i++) {
         const struct bar *bar = &v.bars[i];
-        if (!bar->there || bar->port != window->port || where < bar->base ||
-            where - bar->base > bar->bytes - bytes)
+        if (!in_bar(bar, window, where, bytes))
             continue;
         if (v.gone)
             return ones;
@@ -1242,6 +1294,9 @@ void reg_write32(const struct reg_window *window, uint64_t offset, uint32_t valu
 void pci_master_off(const struct pci_function *where)
 {
     step();
+    for (unsigned i = 0; i < VDEV_SLOTS; i++)
+        if (slots[i].plugged && memcmp(where, &places[i], sizeof(*where)) == 0)
+            slot = &slots[i];
     if (memcmp(where, vdev_where(), sizeof(*where)) != 0)
         model_violation("bus mastering turned off for somebody else");
     v.counts.master_off++;
@@ -1254,14 +1309,12 @@ uint64_t clock_ticks(void)
 {
     step();
     if (!v.options.clock_stands)
-        v.now++;
-    return v.options.clock_stands ? 1 : v.now;
+        now++;
+    return v.options.clock_stands ? 1 : now;
 }
 
-void cpu_relax(void)
+static void work(void)
 {
-    step();
-    v.now += v.options.relax_ticks;
     if (!v.plugged || v.reset_pending)
         return;
     if (v.options.fuzz && v.fuzz_at < v.options.fuzz_bytes) {
@@ -1285,15 +1338,35 @@ void cpu_relax(void)
     }
 }
 
+void cpu_relax(void)
+{
+    struct slot *before = slot;
+
+    step();
+    now += v.options.relax_ticks;
+    for (slot = slots; slot < slots + VDEV_SLOTS; slot++)
+        work();
+    slot = before;
+}
+
 /* ---- The rich door ---- */
 
-static void rich_call(const char *name)
+/* Turns to the device whose door it is. */
+static bool rich_call(void *context, const char *name)
 {
+    struct slot *whose = context;
+    bool known = false;
+
+    for (unsigned i = 0; i < VDEV_SLOTS; i++)
+        known |= whose == &slots[i];
+    if (known)
+        slot = whose;
     step();
-    v.now++;
+    now++;
     if (v.poor)
         model_violation("C2: %s called through the rich door while only the poor one is open",
                         name);
+    return known;
 }
 
 static uint32_t door_config_read32(void *context, uint32_t offset)
@@ -1301,8 +1374,7 @@ static uint32_t door_config_read32(void *context, uint32_t offset)
     uint32_t value = UINT32_MAX;
     uint8_t choice;
 
-    rich_call("config_read32");
-    if (context != &v || offset % 4 != 0)
+    if (!rich_call(context, "config_read32") || offset % 4 != 0)
         model_violation("a read of configuration space at %#x", offset);
     if (vdev_fault() || v.gone)
         return UINT32_MAX;
@@ -1315,8 +1387,7 @@ static uint32_t door_config_read32(void *context, uint32_t offset)
 
 static bool door_bar(void *context, unsigned index, struct reg_window *window)
 {
-    rich_call("bar");
-    if (context != &v || index > 5) {
+    if (!rich_call(context, "bar") || index > 5) {
         model_violation("BAR %u", index);
         return false;
     }
@@ -1330,8 +1401,7 @@ static bool door_bar(void *context, unsigned index, struct reg_window *window)
 static enum result door_map(void *context, enum dma_direction direction, void *buffer, size_t bytes,
                             struct dma_mapping *mapping)
 {
-    rich_call("map");
-    if (context != &v || !buffer || bytes == 0)
+    if (!rich_call(context, "map") || !buffer || bytes == 0)
         model_violation("a mapping of %zu bytes at %p", bytes, buffer);
     if (vdev_fault())
         return RESULT_NO_MEMORY;
@@ -1350,8 +1420,7 @@ static enum result door_map(void *context, enum dma_direction direction, void *b
 
 static void door_unmap(void *context, const struct dma_mapping *mapping)
 {
-    rich_call("unmap");
-    if (context != &v)
+    if (!rich_call(context, "unmap"))
         model_violation("unmap with somebody else's context");
     v.counts.unmaps++;
     dma_unmap(mapping->cookie);
@@ -1359,8 +1428,7 @@ static void door_unmap(void *context, const struct dma_mapping *mapping)
 
 static void door_log(void *context, const char *sentence, uint64_t number)
 {
-    rich_call("log");
-    if (context != &v)
+    if (!rich_call(context, "log"))
         model_violation("log with somebody else's context");
     v.counts.logs++;
     snprintf(v.last_log, sizeof(v.last_log), "%s %llu", sentence, (unsigned long long)number);
@@ -1368,8 +1436,7 @@ static void door_log(void *context, const char *sentence, uint64_t number)
 
 static bool door_bus_master(void *context, bool on)
 {
-    rich_call("bus_master");
-    if (context != &v)
+    if (!rich_call(context, "bus_master"))
         model_violation("bus_master with somebody else's context");
     if (on && v.counts.resets == 0)
         model_violation("C4: bus mastering on before the device has acknowledged a reset");
@@ -1381,8 +1448,11 @@ static bool door_bus_master(void *context, bool on)
 
 const struct rich_door *vdev_door(void)
 {
-    static const struct rich_door door = {
-        .context = &v,
+    static struct rich_door doors[VDEV_SLOTS];
+    struct rich_door *door = &doors[slot - slots];
+
+    *door = (struct rich_door){
+        .context = slot,
         .ticks_per_ms = VDEV_TICKS_PER_MS,
         .config_read32 = door_config_read32,
         .bar = door_bar,
@@ -1391,7 +1461,7 @@ const struct rich_door *vdev_door(void)
         .unmap = door_unmap,
         .log = door_log,
     };
-    return &door;
+    return door;
 }
 
 /* ---- Configuration space ---- */
@@ -1466,13 +1536,15 @@ static void fill_space(void)
 {
     bool modern = v.options.transport != VDEV_LEGACY;
     bool legacy = v.options.transport != VDEV_MODERN;
+    uint64_t index = (uint64_t)(slot - slots);
 
     v.layout = v.options.io_bar ? in_ports : in_memory;
     if (modern)
-        v.bars[v.layout.bar] = v.options.io_bar ? (struct bar){true, true, 0x6000, 0x100}
-                                                : (struct bar){true, false, 0xfe8000000, 0x8000};
+        v.bars[v.layout.bar] =
+            v.options.io_bar ? (struct bar){true, true, 0x6000 + 0x100 * index, 0x100}
+                             : (struct bar){true, false, 0xfe8000000 + 0x8000 * index, 0x8000};
     if (legacy)
-        v.bars[0] = (struct bar){true, true, 0xc000, 0x80};
+        v.bars[0] = (struct bar){true, true, 0xc000 + 0x100 * index, 0x80};
     put16(PCI_VENDOR_ID, 0x1af4);
     put16(PCI_DEVICE_ID, legacy ? v.options.kind->transitional_id : v.options.kind->device_id);
     v.space[PCI_REVISION_ID] = legacy ? 0 : 1;
@@ -1512,14 +1584,13 @@ struct vdev_options vdev_usual(const struct vdev_kind *kind)
 
 void vdev_plug(const struct vdev_options *options)
 {
-    uint64_t now = v.now;
-
-    memset(&v, 0, sizeof(v));
-    model_forget();
+    memset(slot, 0, sizeof(*slot));
+    if (slot == slots)
+        model_forget();
     if (options->queues == 0 || options->queues > VDEV_QUEUES_MAX)
         abort();
     v.options = *options;
-    v.now = now + 12345;
+    now += 12345;
     v.random = options->seed ? options->seed : 1;
     v.strict = !options->fuzz && options->gone_at == 0;
     fill_space();
@@ -1547,8 +1618,12 @@ struct vdev_options *vdev_now(void)
 
 const struct pci_function *vdev_where(void)
 {
-    static const struct pci_function where = {.segment = 0, .bus = 3, .device = 7, .function = 1};
-    return &where;
+    return &places[slot - slots];
+}
+
+void vdev_turn_to(unsigned which)
+{
+    slot = &slots[which];
 }
 
 const struct vdev_counts *vdev_counted(void)
@@ -1601,12 +1676,12 @@ void vdev_master_on(void)
 
 uint64_t vdev_time(void)
 {
-    return v.now;
+    return now;
 }
 
 void vdev_skip_ms(uint64_t ms)
 {
-    v.now += ms * VDEV_TICKS_PER_MS;
+    now += ms * VDEV_TICKS_PER_MS;
 }
 
 unsigned vdev_in_flight(void)

@@ -7,9 +7,9 @@
  * It is strict: whatever virtio 1.2 forbids a driver is a violation (dma.h), and so is any use of
  * memory that it was not shown. It can also be slow, deaf, broken or a liar; see vdev_options.
  *
- * There is one device at a time. Time is simulated: each register access, each look at the clock
- * and each cpu_relax() costs some; the device works when it is notified and while the driver
- * relaxes.
+ * There is one device, or one in each slot, of different kinds. Time is simulated: each register
+ * access, each look at the clock and each cpu_relax() costs some; the device works when it is
+ * notified and while the driver relaxes.
  *
  * This is the transport. What the device is for is a kind (virtio_kind.h). To add one, say "foo":
  *
@@ -40,6 +40,7 @@
 #define VDEV_TICKS_PER_MS 1000u
 #define VDEV_NEVER        UINT32_MAX
 
+#define VDEV_SLOTS      2u
 #define VDEV_QUEUES_MAX 8u
 #define VDEV_ANY_QUEUE  UINT_MAX
 #define VDEV_NO_QUEUE   UINT16_MAX
@@ -156,6 +157,9 @@ struct vdev_counts {
 /* A modern device of a kind, with its usual features. */
 struct vdev_options vdev_usual(const struct vdev_kind *kind);
 
+/* To slot 0 or 1: all below is about the device in the slot that was turned to last. Whoever talks
+ * to a device turns to it. The first is plugged in first. */
+void vdev_turn_to(unsigned which);
 /* Puts the device into its slot. */
 void vdev_plug(const struct vdev_options *options);
 /* Takes it out again, and forgets all violations. */
@@ -191,6 +195,11 @@ void vdev_vanish(void);
 
 /* While set, any call through the rich door is a violation (C2). */
 void vdev_poor(bool poor);
+
+/* Registers that are none of the devices': whether an access is to one, and then it is done here.
+ */
+extern bool (*vdev_elsewhere)(const struct reg_window *window, uint64_t where, bool write,
+                              uint32_t *value);
 
 /* Called when a driver has made an absurd number of calls without an end (C6). */
 extern void (*vdev_hung)(void);
