@@ -49,7 +49,7 @@ static struct drive *add_drive(struct bios_blk *own)
 
     drive->disk = &own->blk.disk;
     /* It counts in sectors of 512 bytes, whatever the disk has. */
-    if (drive->disk->info.block_size == DISK_SECTOR)
+    if (drive->disk->info.block_size == DISK_SECTOR && virtio_has(device, VIRTIO_BLK_F_GEOMETRY))
         drive->physical = (struct geometry){
             .cylinders =
                 virtio_config16(device, offsetof(struct virtio_blk_config, geometry.cylinders)),

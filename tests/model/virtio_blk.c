@@ -99,6 +99,12 @@ static uint32_t config_read(uint64_t offset, unsigned bytes)
         return vdev_config_field(offset, bytes, 1, VIRTIO_BLK_F_TOPOLOGY, vblk.alignment_offset);
     case offsetof(struct virtio_blk_config, opt_io_size):
         return vdev_config_field(offset, bytes, 4, VIRTIO_BLK_F_TOPOLOGY, vblk.optimal_blocks);
+    case offsetof(struct virtio_blk_config, geometry.cylinders):
+        return vdev_config_field(offset, bytes, 2, VIRTIO_BLK_F_GEOMETRY, vblk.cylinders);
+    case offsetof(struct virtio_blk_config, geometry.heads):
+        return vdev_config_field(offset, bytes, 1, VIRTIO_BLK_F_GEOMETRY, vblk.heads);
+    case offsetof(struct virtio_blk_config, geometry.sectors):
+        return vdev_config_field(offset, bytes, 1, VIRTIO_BLK_F_GEOMETRY, vblk.sectors);
     default:
         vdev_breach("read of configuration %#llx", (unsigned long long)offset);
         return 0;

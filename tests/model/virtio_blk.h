@@ -22,6 +22,8 @@ extern struct vblk_disk {
     uint32_t block_size, size_max, seg_max;
     uint8_t physical_exponent, alignment_offset;
     uint32_t optimal_blocks;
+    uint16_t cylinders; /* with VIRTIO_BLK_F_GEOMETRY, which is not a usual feature */
+    uint8_t heads, sectors;
 } vblk;
 
 struct vdev_options vblk_usual(void);
