@@ -68,8 +68,10 @@ bool virtio_in_use(const struct pci_device *pci, uint16_t *entries)
 {
     struct virtio_device device;
 
-    if (virtio_find(&device, &pci->door, &pci->where) ||
-        !(reg_read8(&device.exit.status, 0) & VIRTIO_CONFIG_S_DRIVER_OK))
+    if (virtio_find(&device, &pci->door, &pci->where))
+        return false;
+    uint8_t status = reg_read8(&device.exit.status, 0);
+    if (!(status & VIRTIO_CONFIG_S_DRIVER_OK) || status == UINT8_MAX) /* all ones: it is gone */
         return false;
     *entries = virtio_queue_size(&device, 0);
     return true;
