@@ -64,6 +64,11 @@ again:  flat_segments
         popl    %ebp
         ret
 
+/* The address as a pointer, unseen by the compiler, which takes what is at 0 for nothing at all. */
+        .globl  at_physical
+at_physical:
+        ret
+
         .data
         .balign 4
         .globl  stack_top, back_offset

@@ -15,13 +15,6 @@ struct part {
 static struct part parts[PARTS];
 static unsigned count;
 
-void *at_physical(uint32_t address)
-{
-    /* The compiler takes what is at 0 for nothing at all. */
-    __asm__("" : "+r"(address));
-    return (void *)(uintptr_t)address;
-}
-
 static uint32_t allocate(uint32_t bytes, uint16_t how)
 {
     uint32_t paragraphs = (bytes + 15) / 16;

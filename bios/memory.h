@@ -11,7 +11,7 @@
 #include "bios/door.h"
 #include "core/door.h"
 
-/* What is at a physical address. (The tests have another.) */
+/* What is at a physical address (high.S; the tests have another). */
 void *at_physical(uint32_t address);
 
 static inline uint32_t physical_of(uint16_t segment, uint16_t offset)

@@ -19,7 +19,8 @@ uint32_t start_pmm;
 
 /* The real-mode stack of whoever has come in. */
 static uint32_t stack_ss, stack_esp;
-static uint8_t *rom; /* the image in the first MiB */
+static uint8_t *rom;         /* the image in the first MiB, */
+static uint16_t rom_segment; /* and its segment */
 static const struct rom_table *table;
 
 /* ---- Real mode ---- */
@@ -33,14 +34,14 @@ static void *on_stack(uint32_t esp)
 uint16_t call_real(uint32_t segment_offset, struct registers *registers, const uint16_t *arguments,
                    unsigned count)
 {
-    uint32_t esp = stack_esp - sizeof(struct real_call) - count * 2;
+    uint32_t esp = stack_esp - (uint32_t)sizeof(struct real_call) - count * 2;
     struct real_call *call = on_stack(esp);
 
     call->registers = *registers;
     call->ip = (uint16_t)segment_offset;
     call->cs = (uint16_t)(segment_offset >> 16);
     call->return_ip = table->called;
-    call->return_cs = (uint16_t)((uintptr_t)rom >> 4);
+    call->return_cs = rom_segment;
     __builtin_memcpy(call->arguments, arguments, count * sizeof(*arguments));
     const struct real_return *left = at_physical(go_real(BACK_CALL, stack_ss, esp));
     *registers = left->registers;
@@ -329,7 +330,7 @@ static void start(struct frame *frame)
     if (drives_count != 0 || virtio_waits()) {
         volatile uint32_t *vector = at_physical(0x13 * 4);
         *(uint32_t *)(void *)(rom + table->old13) = *vector;
-        *vector = (uint32_t)(uintptr_t)rom << 12 | table->int13;
+        *vector = (uint32_t)rom_segment << 16 | table->int13;
         rom[ROM_TABLE + 5] = RUNNING;
         end = put_entries();
         /* Which numbers those will have nobody knows yet; and virtual-8086 mode must not have a
@@ -376,6 +377,7 @@ __attribute__((regparm(0))) void entered(struct frame *frame, uint32_t ss, uint3
 {
     uint32_t ss_before = stack_ss, esp_before = stack_esp;
 
+    rom_segment = (uint16_t)segment;
     rom = at_physical(segment << 4);
     table = (const struct rom_table *)(const void *)(rom + ROM_TABLE);
     back_offset = table->back;

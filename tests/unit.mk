@@ -30,14 +30,19 @@ BIOS_UNDER_TEST := bios/int13.c bios/drives.c core/disk.c tests/model/pc.c tests
 UNIT_BIOS_SRC := $(BIOS_UNDER_TEST) tests/unit/bios_harness.c tests/unit/one.c
 UNIT_VIRTIO := $(UNIT_VIRTIO_SUITES:%=$(UNIT_BUILD)/test_%)
 UNIT_XEN := $(UNIT_XEN_SUITES:%=$(UNIT_BUILD)/test_%)
+# The start has all drivers, and the way to real mode is the model's.
+BIOS_STARTS := $(filter-out bios/pci.c bios/arithmetic.c,$(BIOS_SRC)) $(CORE_SRC) \
+	$(CORE_SCSI_DISK_SRC) tests/model/pc_bios.c
+UNIT_BIOS_START_SRC := $(BIOS_STARTS) $(VIRTIO_MODEL)
 UNIT_BIOS := $(UNIT_BIOS_SUITES:%=$(UNIT_BUILD)/test_%)
+UNIT_BIOS_START := $(UNIT_BUILD)/test_bios_start
 
 # The auditor's part, without the instructions by which it asks Xen: the test plays what they do.
 UNIT_AUDIT := $(UNIT_BUILD)/test_audit_xen
 UNIT_AUDIT_OBJ := $(patsubst %.c,$(UNIT_BUILD)/%.o,tests/unit/test_audit_xen.c \
 	$(filter-out %/hypercall.c,$(AUDIT_XEN_SRC)))
 
-UNIT_PROGRAMS := $(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS) $(UNIT_AUDIT)
+UNIT_PROGRAMS := $(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS) $(UNIT_BIOS_START) $(UNIT_AUDIT)
 
 $(UNIT_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -46,7 +51,8 @@ $(UNIT_BUILD)/%.o: %.c
 $(UNIT_VIRTIO): $(UNIT_VIRTIO_SRC:%.c=$(UNIT_BUILD)/%.o)
 $(UNIT_XEN): $(UNIT_XEN_SRC:%.c=$(UNIT_BUILD)/%.o)
 $(UNIT_BIOS): $(UNIT_BIOS_SRC:%.c=$(UNIT_BUILD)/%.o)
-$(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o
+$(UNIT_BIOS_START): $(UNIT_BIOS_START_SRC:%.c=$(UNIT_BUILD)/%.o)
+$(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS) $(UNIT_BIOS_START): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o
 	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
 
 $(UNIT_AUDIT_OBJ): UNIT_CFLAGS += -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
@@ -105,4 +111,5 @@ $(FUZZERS:%=test-fuzz-%): test-fuzz-%: $(FUZZ_BUILD)/%
 test-broken: $(UNIT_PROGRAMS)
 	@CC='$(UNIT_CC)' CFLAGS='$(UNIT_CFLAGS) -Wno-error' SANITIZE='$(UNIT_SANITIZE)' \
 	    VIRTIO_SRC='$(UNIT_VIRTIO_SRC)' XEN_SRC='$(UNIT_XEN_SRC)' BIOS_SRC='$(UNIT_BIOS_SRC)' \
+	    BIOS_START_SRC='$(UNIT_BIOS_START_SRC)' \
 	    tests/broken/run.sh $(UNIT_BUILD) $(BUILD)/broken
