@@ -183,7 +183,8 @@ static uint8_t move(const struct call *call, enum what what, uint64_t block, uin
     if (what == VERIFY)
         return verify(call, block, blocks);
     if (buffer >> 32 || bytes >> 32 || (buffer + bytes) >> 32 ||
-        memory_is_ours((uint32_t)buffer, (uint32_t)bytes))
+        memory_is_ours((uint32_t)buffer, (uint32_t)bytes) ||
+        (what == READ && memory_is_rom((uint32_t)buffer, (uint32_t)bytes)))
         return BAD_ADDRESS;
     uint8_t status = transfer(call->drive, what == WRITE ? DISK_WRITE : DISK_READ, block, blocks,
                               at_physical((uint32_t)buffer), call->interrupts);

@@ -8,6 +8,11 @@
 #define PARTS   64u
 #define NO_NAME 0xffffffffu
 
+/* The upper part of the first MiB. */
+#define ROMS     0xc0000u
+#define BIOS     0xf0000u
+#define MEGABYTE 0x100000u
+
 struct part {
     uint32_t given, start, bytes;
 };
@@ -99,5 +104,30 @@ bool memory_is_ours(uint32_t address, uint32_t bytes)
     for (unsigned i = 0; i < count; i++)
         if (overlap(address, bytes, parts[i].start, parts[i].bytes))
             return true;
+    return false;
+}
+
+/*
+ * From F0000h on, all is the BIOS's. Below, option ROMs and memory that a DOS uses lie side by
+ * side, and the chipset keeps the former from being written; QEMU keeps the CPU from it, and no
+ * device. So it is tried, in each page. That harms nothing, which is about to be written to.
+ */
+bool memory_is_rom(uint32_t address, uint32_t bytes)
+{
+    uint32_t at = address > ROMS ? address : ROMS, end = address + bytes;
+
+    if (at >= MEGABYTE || end <= at)
+        return false;
+    if (end > BIOS)
+        return true;
+    for (; at < end; at = (at + PAGE) & ~(PAGE - 1)) {
+        volatile uint8_t *byte = at_physical(at);
+        uint8_t is = *byte;
+        *byte = (uint8_t)~is;
+        bool kept = *byte == is;
+        *byte = is;
+        if (kept)
+            return true;
+    }
     return false;
 }

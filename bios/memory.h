@@ -49,3 +49,7 @@ void memory_return(void *memory);
 
 /* Whether any of these bytes are Baton's. */
 bool memory_is_ours(uint32_t address, uint32_t bytes);
+
+/* Whether any of these bytes are the BIOS's or an option ROM's, where a CPU cannot write, and a
+ * device can. */
+bool memory_is_rom(uint32_t address, uint32_t bytes);

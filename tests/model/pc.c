@@ -28,9 +28,20 @@ void *at_physical(uint32_t address)
     return pc_memory + address;
 }
 
+static bool overlap(uint32_t address, uint32_t bytes, uint32_t start, uint32_t end)
+{
+    return address < end && (uint64_t)address + bytes > start;
+}
+
 bool memory_is_ours(uint32_t address, uint32_t bytes)
 {
-    return address < PC_OURS_END && (uint64_t)address + bytes > PC_OURS;
+    return overlap(address, bytes, PC_OURS, PC_OURS_END);
+}
+
+bool memory_is_rom(uint32_t address, uint32_t bytes)
+{
+    return overlap(address, bytes, PC_ROM, PC_ROM_END) ||
+           overlap(address, bytes, PC_BIOS, PC_BIOS_END);
 }
 
 /* Whether a pointer is to somewhere in the 4 GiB; if so, where. */
@@ -149,6 +160,9 @@ static enum result submit(struct disk *disk, struct disk_request *request)
     if (request->op != DISK_FLUSH && in_memory(request->base.buffer, &address) &&
         (address + bytes > UINT32_MAX || memory_is_ours((uint32_t)address, (uint32_t)bytes)))
         model_violation("a buffer that nobody else's can be");
+    if (request->op == DISK_READ && in_memory(request->base.buffer, &address) &&
+        memory_is_rom((uint32_t)address, (uint32_t)bytes))
+        model_violation("what is read goes to where a ROM is");
     if (!result) {
         own->in_flight = request;
         own->polls_left = own->polls;

@@ -15,11 +15,16 @@
 
 /* ---- Memory ---- */
 
-/* What segments and offsets reach, some more, and in that what is Baton's own. */
+/* What segments and offsets reach, some more, and in that what is Baton's own; an option ROM, and
+ * the BIOS, whose end is the first megabyte's. */
 #define PC_REAL_END 0x10fff0u
 #define PC_OURS     0x120000u
 #define PC_OURS_END 0x122000u
 #define PC_BYTES    0x130000u
+#define PC_ROM      0xc8000u
+#define PC_ROM_END  0xca000u
+#define PC_BIOS     0xf0000u
+#define PC_BIOS_END 0x100000u
 
 #define PC_DISKS       0x475u
 #define PC_DISK_STATUS 0x474u

@@ -11,8 +11,10 @@ enum {
     LAP_BYTES = 0x20000,
     PACKET = 0x1000,
     PACKET_ROOM = 0x100,
-    ROM = 0xf0000,
-    ROM_BYTES = 0x10000,
+    ROMS = 0xc0000,
+    BIOS = 0xf0000,
+    ROM_END = 0x100000,
+    ROM_STEP = 0x4000,
     BAD_ARGUMENT = 0x01,
 };
 
@@ -138,33 +140,61 @@ static void far_buffers(const struct drive *drive)
     }
 }
 
-static u32 rom_sum(void)
+static u32 rom_sum(u32 rom)
 {
     u32 sum = 0;
-    for (u32 at = ROM; at < ROM + ROM_BYTES; at += 4)
+    for (u32 at = rom; at < ROM_END; at += 4)
         sum = (sum << 1 | sum >> 31) ^ *(volatile u32 *)at;
     return sum;
 }
 
-/* Nothing that is read gets there, if it is a ROM. */
-static void read_to_rom(const struct drive *drive)
+static bool writable(u32 address)
 {
-    volatile u8 *byte = (volatile u8 *)ROM;
+    volatile u8 *byte = (volatile u8 *)address;
     u8 was = *byte;
     *byte = (u8)~was;
-    bool writable = *byte != was;
+    bool is = *byte != was;
     *byte = was;
-    if (writable) {
-        say("the BIOS is in memory that can be written, so nothing is read to there");
-        return;
+    return is;
+}
+
+/* Nothing that is read gets to where a ROM is, in whole or in part; to memory beside, it does. */
+static void read_to_rom(const struct drive *drive)
+{
+    static u8 was[2 * 4096];
+    u32 tried = 0, beside = 0;
+    for (u32 rom = ROMS; rom < ROM_END; rom += ROM_STEP) {
+        struct packet packet = {PACKET_BYTES, 0, 2, 0, (u16)(rom >> 4), drive->window[1], 0};
+        if (writable(rom)) {
+            /* That which is the BIOS's own, or what nobody has. */
+            if (rom < BIOS && beside == 0) {
+                u8 *there = (u8 *)rom;
+                memcpy(was, there, 2 * drive->bytes);
+                packet_call(drive, "beside ROM", 0x42, packet, EITHER);
+                if (!call_failed()) {
+                    content_is(drive, drive->window[1], *drive_counter(drive, drive->window[1]),
+                               there);
+                    beside++;
+                }
+                memcpy(there, was, 2 * drive->bytes);
+            }
+            continue;
+        }
+        u32 sum = rom_sum(rom);
+        packet_call(drive, "to ROM", 0x42, packet, REFUSED);
+        packet.segment--; /* and all but the first 16 bytes */
+        if (writable(rom - 16)) {
+            memcpy(was, (u8 *)rom - 16, 16);
+            packet_call(drive, "to ROM", 0x42, packet, REFUSED);
+            memcpy((u8 *)rom - 16, was, 16);
+        }
+        if (rom_sum(rom) != sum) {
+            wrong("the ROM at %x is another, after %s", rom, call_name());
+            return;
+        }
+        tried++;
     }
-    u32 sum = rom_sum();
-    struct packet packet = {PACKET_BYTES, 0, 64, 0, ROM >> 4, drive->window[1], 0};
-    if (packet.count > ROM_BYTES / drive->bytes)
-        packet.count = (u16)(ROM_BYTES / drive->bytes);
-    packet_call(drive, "to ROM", 0x42, packet, EITHER);
-    if (rom_sum() != sum)
-        wrong("the ROM is another, after %s", call_name());
+    say("%02xh rom: %u places tried, %u beside", drive->number, tried, beside);
 }
 
 /* ---- The old functions ---- */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause-Patent
 /* INT 13h as IBM's BIOSes had it, and what it does while a disk takes its time. */
 
+#include "bios/memory.h"
 #include "tests/unit/bios_harness.h"
 
 /* A buffer where nothing else is. */
@@ -392,7 +393,18 @@ static void buffers(void **state)
         {0xffff, 0xfe00, false, 0x10fdf0, 1},
         {0xffff, 0xfe01, false, UINT32_MAX, 1},
         {0xffff, 0xfe00, false, UINT32_MAX, 2},
+        /* Memory beside ROMs, which a DOS uses, and ROMs. */
+        {0xc800 - 64, 0x0000, false, 0xc7c00, 2},
+        {0xc800 - 64, 0x0000, false, 0xc7c00, 3},
+        {0xc900, 0x0000, false, 0xc9000, 1},
+        {0xca00 - 32, 0x0001, false, 0xc9e01, 2},
+        {0xca00, 0x0000, false, 0xca000, 128},
+        {0xe000, 0xfc00, false, 0xefc00, 2},
+        {0xe000, 0xfc01, false, 0xefc01, 2},
+        {0xf000, 0x0000, false, 0xf0000, 128},
+        {0xf000, 0xffff, false, 0xfffff, 1},
         {0xffff, 0x0000, false, 0xffff0, 128},
+        {0xffff, 0x000f, false, 0xfffff, 1},
         {0xffff, 0xffff, false, UINT32_MAX, 1},
         {0xffff, 0xffff, false, UINT32_MAX, 128},
         /* Where the second megabyte is the first, as the caller sees it. */
@@ -414,7 +426,8 @@ static void buffers(void **state)
             now.a20_was_off = wanted.a20_was_off = places[i].a20_off;
             gives_segment(es, places[i].segment);
             gives(ebx, places[i].offset);
-            if (places[i].address == UINT32_MAX) {
+            bool rom = memory_is_rom(places[i].address, count * PC_SECTOR);
+            if (places[i].address == UINT32_MAX || (rom && !write)) {
                 returns_al(0);
                 served(BAD_ADDRESS);
                 assert_asked_times(0);

@@ -280,6 +280,32 @@ static void all_disks_are_had(void **state)
     }
 }
 
+static int read_to_roms(const struct plan *plan)
+{
+    static const struct {
+        uint32_t address;
+        int status;
+    } places[] = {
+        {0xc0000, 0},    {0xefe00, 0},    {0xefe01, 0x09},
+        {0xf0000, 0x09}, {0xfff00, 0x09}, {0xffff0, 0x09},
+    };
+
+    machine_on(plan);
+    judge(plan);
+    for (unsigned i = 0; i < LENGTH(places); i++)
+        if (pc_bios_read(0x80, 9, places[i].address) != places[i].status)
+            model_violation("a read to %#x is refused, or is not", places[i].address);
+    return HAPPENED;
+}
+
+static void nothing_is_read_to_where_the_bios_is(void **state)
+{
+    const struct plan plan = {.units = UNITS};
+
+    (void)state;
+    assert_int_equal(in_a_process(read_to_roms, &plan), HAPPENED);
+}
+
 /* ---- Memory ---- */
 
 static int start_without_memory(const struct plan *plan)
@@ -423,6 +449,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_disks_are_had),
+        cmocka_unit_test(nothing_is_read_to_where_the_bios_is),
         cmocka_unit_test(each_allocation_fails),
         cmocka_unit_test(each_chance_to_fail_is_taken),
         cmocka_unit_test(each_register_is_read_as_all_ones_once),

@@ -158,6 +158,17 @@ def test_bad_arguments(driver: Driver, machine: str, tmp_path: Path) -> None:
     assert all(disk.check(orders) == 0 for disk in disks)
 
 
+@pytest.mark.parametrize("driver", some("baton-blk", "baton-scsi"))
+def test_where_the_bios_is(driver: Driver, tmp_path: Path) -> None:
+    """A device's DMA would go behind the write protection, so nothing may be read to there; to memory
+    between ROMs it may."""
+    disks = images(tmp_path, 1)
+    made = run(driver, disks, "rom")
+    assert made.verdict == "ok" and made.result.ended == "off", made.result.explain(40)
+    assert made.said(r"80h rom: [5-9] places tried, 1 beside")
+    assert disks[0].check("rom") == 0
+
+
 # ---- The end ----
 
 @pytest.mark.parametrize("driver", some("seabios-blk", "seabios-scsi", "baton-blk", "baton-scsi"))
