@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * ONE_TEST=test_NAME runs that one of a suite alone: of a broken build, most of what the suite says is
- * known from the unbroken one.
+ * ONE_TEST=test_NAME runs that one of a suite alone: of a broken build, most of what the suite says
+ * is known from the unbroken one.
  */
 #include <setjmp.h>
 #include <stdarg.h>
