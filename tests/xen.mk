@@ -8,8 +8,7 @@
 
 # In this order: what all of them have left is looked at in the end.
 XEN_TESTS := interrupt host io run bios int13 audit auditor exit drivers disks
-# Some modules of tests/vm serve here as well.
-XEN_PYTEST := PYTHONPATH=tests/vm /usr/bin/python3 -m pytest -v --no-header --tb=short
+XEN_PYTEST := /usr/bin/python3 -m pytest -v --no-header --tb=short
 
 .PHONY: test-xen test-xen-all
 test-xen test-xen-all: all lab audit vm-programs offenders real

@@ -30,7 +30,7 @@ enum {
     UNKNOWN_LOADER = 0xff,
 
     PAGE = 0x1000,
-    ROOM = 96 << 20, /* for Linux to run in, besides itself and its initrd */
+    ROOM = 64 << 20, /* for Linux to run in, besides itself and its initrd */
 };
 
 /* `bytes` from byte `from` of what begins at sector `lba`, to anywhere. */

@@ -287,7 +287,7 @@ def linux(path: Path) -> tuple[Image, str]:
     initrd += gzip.compress(cpio.archive(), mtime=0)
     kernel_at = SCRATCH + WINDOW_BYTES // SECTOR
     initrd_at = kernel_at + -(-len(kernel) // SECTOR)
-    return (Image(path, 0, 40 * MIB, files=((kernel_at, kernel), (initrd_at, initrd))),
+    return (Image(path, 0, 32 * MIB, files=((kernel_at, kernel), (initrd_at, initrd))),
             f"linux {kernel_at} {len(kernel)} {initrd_at} {len(initrd)} "
             "console=ttyS0 panic=-1 quiet rdinit=/init.sh")
 

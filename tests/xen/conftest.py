@@ -2,12 +2,17 @@
 """The Xen host that all tests share, and progress for tests that take a while each: the verdict
 comes with the time."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from shared import WatchedXen
 
 from lab.progress import Progress
+
+# What both kinds of machines are given.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "vm"))
 
 
 @pytest.fixture(name="xen", scope="session")

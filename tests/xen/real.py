@@ -16,7 +16,7 @@ MEMORY = 128
 
 
 def run_real(xen: XenHost, disks: Mapping[str, Image], orders: str, *, rom: Path | None = ROM,
-             timeout: float = 240) -> Run[GuestResult]:
+             memory: int = MEMORY, timeout: float = 240) -> Run[GuestResult]:
     """Make the disks, which the guest has by these names, let it boot from the first that its
     BIOS has, and fetch what is on them afterwards."""
     name = f"real{xen.unique('real').suffix[1:]}"
@@ -26,7 +26,7 @@ def run_real(xen: XenHost, disks: Mapping[str, Image], orders: str, *, rom: Path
         xen.put(image.path, targets[disk])
     devices = {disk: loop(xen, target) for disk, target in targets.items()}
     result = run_guest(xen, GuestConfig(
-        name, memory=MEMORY, firmware="seabios", rom=rom,
+        name, memory=memory, firmware="seabios", rom=rom,
         disks=[device.spec(disk) for disk, device in devices.items()]), timeout=timeout)
     for disk, image in disks.items():
         devices[disk].remove()

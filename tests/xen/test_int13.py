@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from int13 import MIB, Image, Run, images, must_hold
+from int13 import MIB, Image, Run, images, linux, linux_says, must_hold
 from real import boot_disc, boot_sector, run_real
 from shared import WatchedXen, assert_nothing_left
 
@@ -67,6 +67,7 @@ class Seen:
 
     booted: dict[str, GuestResult] = field(default_factory=dict)
     soaked: dict[str, tuple[Run[GuestResult], list[Image]]] = field(default_factory=dict)
+    linux: tuple[Run[GuestResult], Image, str] | None = None
     before: Usage | None = None
     after: Usage | None = None
 
@@ -96,6 +97,8 @@ def scenario(xen: XenHost, folder: Path) -> Seen:
         disks = images(folder / name, len(what.names))
         made = run_real(xen, dict(zip(what.names, disks, strict=True)), what.orders)
         seen.soaked[name] = made, disks
+    disk, orders = linux(folder / "linux.img")
+    seen.linux = run_real(xen, {"xvde": disk}, orders, memory=320), disk, orders
     seen.after = usage(xen)
     return seen
 
@@ -112,6 +115,17 @@ def test_soak(seen: Seen, name: str) -> None:
     must_hold(made, disks, what.orders)
     made.said(rf"soak: {what.calls} calls, 0 refused")
     assert re.findall(r"^Baton: drive (8.h: \w+)", made.result.debug, re.MULTILINE) == what.baton
+
+
+def test_linux(seen: Seen) -> None:
+    """The program starts it with INT 13h alone. It closes the frontend that it finds connected, and
+    has its own; and in the memory that is not given to it nothing changes, neither before nor after
+    it has done so."""
+    assert seen.linux is not None
+    made, disk, orders = seen.linux
+    assert made.result.ended == "off" and made.lines[-1] == "linux", made.result.explain(40)
+    assert disk.check(orders) == 0
+    assert made.result.lines("linux: ") == linux_says(disk, made.lines)
 
 
 @pytest.mark.parametrize("name", list(ORDERS))
