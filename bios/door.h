@@ -25,7 +25,8 @@
 /* What is entered for. */
 #define WHAT_INIT  0
 #define WHAT_INT13 1
-#define WHAT_BCV   2 /* and more: of which disk */
+#define WHAT_INT19 2
+#define WHAT_BCV   3 /* and more: of which disk */
 
 /* How the caller is left. */
 #define LEAVE_IRET  0
@@ -87,6 +88,7 @@ struct rom_table {
     uint16_t headers;                           /* where boot entries may be put */
     uint16_t pmm;                               /* of the dword that is PMM's entry, at the start */
     uint16_t old13;                             /* of who had INT 13h before us, a dword */
+    uint16_t int19;                             /* for INT 19h while interrupts are let in */
 } __attribute__((packed));
 
 /* What it leaves there. */

@@ -28,9 +28,9 @@ enum {
 #define LOOKS_ALONE  4096u
 #define LOOKS_SHARED 64u
 
-/* A call that is interrupted by another one for the same drives, from a timer's handler say. There
- * is one disk request at a time. */
-static bool busy;
+/* The disk that is asked for something: there is one request at a time, and a call may be
+ * interrupted by another one, from a timer's handler say. NULL: none is. */
+static struct disk *busy;
 
 /* Where what is read only to see whether it can be goes. */
 static uint8_t discarded[16u << 10] __attribute__((aligned(4096)));
@@ -67,7 +67,7 @@ static void set_word(uint32_t *reg, uint32_t value)
 static void done(struct io_request *request)
 {
     (void)request;
-    busy = false;
+    busy = NULL;
 }
 
 static uint8_t word_for(enum result result)
@@ -122,10 +122,10 @@ static uint8_t transfer(struct drive *drive, enum disk_op op, uint64_t block, ui
         .sector = block << (shift - 9),
     };
 
-    busy = true;
+    busy = disk;
     enum result result = disk->ops->submit(disk, &request);
     if (result) {
-        busy = false;
+        busy = NULL;
         return word_for(result);
     }
     wait(disk, interrupts);
@@ -474,6 +474,12 @@ static uint8_t serve(const struct call *call)
     default:
         return BAD_REQUEST;
     }
+}
+
+void int13_abandon(void)
+{
+    if (busy)
+        busy->ops->restart(busy, RESULT_ABORTED);
 }
 
 bool int13(struct frame *frame)

@@ -41,3 +41,7 @@ _Static_assert(sizeof(struct parameters) == 74, "T13 1572D table 7");
  * in while it waits. False if it is for somebody else; then nothing has been changed.
  */
 bool int13(struct frame *frame);
+
+/* A call that has let interrupts in will not be gone back to: what it has asked a disk for is given
+ * up, so that nothing is written to where its buffer was, and the next call is served. */
+void int13_abandon(void);

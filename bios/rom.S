@@ -38,7 +38,7 @@
         .word   enter, back, called, chain, int13
         .word   drives
         .word   headers
-        .word   pmm, old13
+        .word   pmm, old13, int19
 
         .balign 4
 pcir:   .ascii  "PCIR"
@@ -97,6 +97,14 @@ int13:  cmpb    $0x80, %dl
          * business of ours; for those that are, see below. */
         addw    $2, %sp
         jmp     in_v86
+
+/* INT 19h in the middle of a call, which somebody else has. */
+int19:  pushw   %cs
+        pushw   $1f
+        pushw   $WHAT_INT19
+        jmp     enter
+1:      int     $0x19
+        iretw
 
 /* Every entry, with what it is for on the stack (WHAT_…). */
 enter:  pushfw

@@ -66,14 +66,43 @@ static uint16_t ask_before_us(struct registers *registers, void *buffer, uint32_
     return left;
 }
 
+/*
+ * Whoever comes in may start another system by INT 19h, and then nobody comes back to the call that
+ * we are in. So that is ours meanwhile. (For the rest of the time it is not for an option ROM to
+ * have: BIOS Boot Specification 1.01.)
+ */
+static uint32_t old19;
+static uint32_t stack_empty; /* stack_top where nobody is inside */
+
+static volatile uint32_t *vector_at(unsigned number)
+{
+    return at_physical(number * 4);
+}
+
+static uint32_t in_rom(uint16_t offset)
+{
+    return (uint32_t)rom_segment << 16 | offset;
+}
+
+static void end_window(void)
+{
+    volatile uint32_t *vector = vector_at(0x19);
+
+    if (*vector == in_rom(table->int19))
+        *vector = old19;
+}
+
 void open_window(void)
 {
+    old19 = *vector_at(0x19);
+    *vector_at(0x19) = in_rom(table->int19);
     go_real(BACK_WINDOW, stack_ss, stack_esp);
+    end_window();
 }
 
 uint32_t interrupt_vector(unsigned number)
 {
-    return *(volatile uint32_t *)at_physical(number * 4);
+    return *vector_at(number);
 }
 
 /* ---- The clock ---- */
@@ -328,9 +357,8 @@ static void start(struct frame *frame)
     if (!runs_already())
         pci_scan(device_found);
     if (drives_count != 0 || virtio_waits()) {
-        volatile uint32_t *vector = at_physical(0x13 * 4);
-        *(uint32_t *)(void *)(rom + table->old13) = *vector;
-        *vector = (uint32_t)rom_segment << 16 | table->int13;
+        *(uint32_t *)(void *)(rom + table->old13) = *vector_at(0x13);
+        *vector_at(0x13) = in_rom(table->int13);
         rom[ROM_TABLE + 5] = RUNNING;
         end = put_entries();
         /* Which numbers those will have nobody knows yet; and virtual-8086 mode must not have a
@@ -365,10 +393,16 @@ static uint16_t serve(struct frame *frame)
         log_leave_screen(); /* somebody is being started */
         return LEAVE_IRET;
     }
-    if (what == WHAT_INIT)
+    if (what == WHAT_INIT) {
+        stack_empty = stack_top;
         start(frame);
-    else if (what - WHAT_BCV < drives_count)
+    } else if (what == WHAT_INT19) {
+        end_window();
+        int13_abandon();
+        stack_top = stack_empty;
+    } else if (what - WHAT_BCV < drives_count) {
         give_number(&drives[what - WHAT_BCV]);
+    }
     return LEAVE_RETF;
 }
 

@@ -17,7 +17,7 @@
 #define TOP         0x1000u
 
 /* What is called in real mode, all in F000h. */
-enum { PMM = 0x1000, INT10 = 0x2000, INT13 = 0x3000 };
+enum { PMM = 0x1000, INT10 = 0x2000, INT13 = 0x3000, INT19 = 0x4000 };
 
 /* In the ROM. */
 enum {
@@ -28,6 +28,7 @@ enum {
     DRIVES = 0x98,
     ENTER = 0x100,
     ISR = 0x110,
+    INT19_AT = 0x120,
     HEADERS = 0x200,
     ROM_UNITS = 32,
 };
@@ -141,7 +142,10 @@ uint32_t go_real(uint32_t back, uint32_t ss, uint32_t esp)
     size_t length = strlen(pc_bios.said);
 
     if (back == BACK_WINDOW) {
+        uint32_t before = stack_top;
+        stack_top -= 64; /* which is high.S's doing */
         pc_bios.window();
+        stack_top = before;
         return at;
     }
     if (back != BACK_CALL || call->cs != 0xf000 || call->return_cs != ROM_SEGMENT) {
@@ -220,6 +224,7 @@ void pc_bios_on(void)
         .headers = HEADERS,
         .pmm = PMM_AT,
         .old13 = OLD13,
+        .int19 = INT19_AT,
     };
 
     put16(rom, 0xaa55);
@@ -230,6 +235,7 @@ void pc_bios_on(void)
     put32(rom + PMM_AT, 0xf0000000u | PMM);
     put32(4 * 0x10, 0xf0000000u | INT10);
     put32(4 * 0x13, 0xf0000000u | INT13);
+    put32(4 * 0x19, 0xf0000000u | INT19);
     if (!pc_bios.no_pnp)
         memcpy(memory + PNP_CHECK, "$PnP", 4);
 }
@@ -292,5 +298,18 @@ int pc_bios_read(uint8_t drive, uint64_t sector, uint32_t address)
 
     memcpy(memory + PACKET, &packet, sizeof(packet));
     struct frame frame = enter(WHAT_INT13, &registers);
+    if (get16(4 * 0x19) != INT19)
+        model_violation("INT 19h is still another's after a call");
     return frame.what == LEAVE_CHAIN ? -1 : (int)(frame.registers.eax >> 8 & 0xff);
+}
+
+void pc_bios_int19(void)
+{
+    const struct registers registers = {.eax = 0};
+
+    if (get16(4 * 0x19) != INT19_AT || get16(4 * 0x19 + 2) != ROM_SEGMENT)
+        model_violation("INT 19h is not the ROM's");
+    if (enter(WHAT_INT19, &registers).what != LEAVE_RETF || get16(4 * 0x19) != INT19 ||
+        get16(4 * 0x19 + 2) != 0xf000)
+        model_violation("INT 19h does not go to whose it is");
 }

@@ -44,6 +44,9 @@ unsigned pc_bios_connect(void);
 /* INT 13h: a sector is read to an address below 1 MiB. Gives AH, or -1 if nobody has that drive. */
 int pc_bios_read(uint8_t drive, uint64_t sector, uint32_t address);
 
+/* INT 19h, by whoever is let in in the middle of a call. */
+void pc_bios_int19(void);
+
 uint8_t *pc_bios_memory(uint32_t address); /* below 1 MiB */
 /* A port: false if it is none of the PC's. */
 bool pc_bios_port(uint64_t port, bool write, uint32_t *value);

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bios/door.h"
 #include "tests/model/pc_bios.h"
 #include "tests/model/virtio_blk.h"
 #include "tests/model/virtio_scsi.h"
@@ -306,6 +307,60 @@ static void nothing_is_read_to_where_the_bios_is(void **state)
     assert_int_equal(in_a_process(read_to_roms, &plan), HAPPENED);
 }
 
+/* ---- A call that nobody comes back to ---- */
+
+static jmp_buf out_of_the_call;
+
+static void another_system(void)
+{
+    pc_bios.window = window;
+    pc_bios_int19();
+    longjmp(out_of_the_call, 1);
+}
+
+static int abandon_a_call(const struct plan *plan)
+{
+    const uint32_t empty = 0x5000;
+
+    machine_on(plan);
+    stack_top = empty;
+    judge(plan);
+    for (unsigned device = 0; device < DEVICES; device++) {
+        bool work;
+        vdev_turn_to(device);
+        vdev_now()->pace = VDEV_IN_ORDER; /* in the window, and all is well */
+        drives_of(device, &work);
+        if (!work)
+            model_violation("device %u does not work", device);
+        vdev_turn_to(device);
+        vdev_now()->pace = VDEV_BY_HAND;
+        pc_bios.window = another_system;
+        if (setjmp(out_of_the_call) == 0) {
+            pc_bios_read((uint8_t)(0x80 + device), 9, SECTOR_AT);
+            model_violation("nobody is let in");
+        }
+        vdev_turn_to(device);
+        if (vdev_in_flight() != 0)
+            model_violation("C8: what nobody waits for is in flight");
+        if (stack_top != empty)
+            model_violation("the stack is lower than before");
+        vdev_now()->pace = VDEV_AT_ONCE;
+        pc_bios.window = window;
+        drives_of(device, &work);
+        if (!work)
+            model_violation("device %u does not work afterwards", device);
+    }
+    return HAPPENED;
+}
+
+static void a_call_that_is_abandoned_leaves_nothing_behind(void **state)
+{
+    const struct plan plan = {.units = UNITS};
+
+    (void)state;
+    assert_int_equal(in_a_process(abandon_a_call, &plan), HAPPENED);
+}
+
 /* ---- Memory ---- */
 
 static int start_without_memory(const struct plan *plan)
@@ -378,6 +433,9 @@ static void the_device_is_gone_from_each_read_on(void **state)
 {
     (void)state;
     each_fault("gone", GONE, 10, NULL);
+    /* And nothing else is there. */
+    struct plan plan = {.name = "gone alone", .fault = GONE, .device = BLK};
+    for_every(start_with_fault, &plan, 10);
 }
 
 static void refuse_features(struct vdev_options *options)
@@ -450,6 +508,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_disks_are_had),
         cmocka_unit_test(nothing_is_read_to_where_the_bios_is),
+        cmocka_unit_test(a_call_that_is_abandoned_leaves_nothing_behind),
         cmocka_unit_test(each_allocation_fails),
         cmocka_unit_test(each_chance_to_fail_is_taken),
         cmocka_unit_test(each_register_is_read_as_all_ones_once),
