@@ -36,13 +36,17 @@ BIOS_STARTS := $(filter-out bios/pci.c bios/arithmetic.c,$(BIOS_SRC)) $(CORE_SRC
 UNIT_BIOS_START_SRC := $(BIOS_STARTS) $(VIRTIO_MODEL)
 UNIT_BIOS := $(UNIT_BIOS_SUITES:%=$(UNIT_BUILD)/test_%)
 UNIT_BIOS_START := $(UNIT_BUILD)/test_bios_start
+UNIT_BIOS_START_XEN_SRC := $(filter-out bios/virtio%,$(filter bios/%,$(BIOS_STARTS))) $(CORE_XEN_SRC) \
+	tests/model/pc_bios.c $(XEN_MODEL)
+UNIT_BIOS_START_XEN := $(UNIT_BUILD)/test_bios_start_xen
 
 # The auditor's part, without the instructions by which it asks Xen: the test plays what they do.
 UNIT_AUDIT := $(UNIT_BUILD)/test_audit_xen
 UNIT_AUDIT_OBJ := $(patsubst %.c,$(UNIT_BUILD)/%.o,tests/unit/test_audit_xen.c \
 	$(filter-out %/hypercall.c,$(AUDIT_XEN_SRC)))
 
-UNIT_PROGRAMS := $(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS) $(UNIT_BIOS_START) $(UNIT_AUDIT)
+UNIT_PROGRAMS := $(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS) $(UNIT_BIOS_START) \
+	$(UNIT_BIOS_START_XEN) $(UNIT_AUDIT)
 
 $(UNIT_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -52,7 +56,8 @@ $(UNIT_VIRTIO): $(UNIT_VIRTIO_SRC:%.c=$(UNIT_BUILD)/%.o)
 $(UNIT_XEN): $(UNIT_XEN_SRC:%.c=$(UNIT_BUILD)/%.o)
 $(UNIT_BIOS): $(UNIT_BIOS_SRC:%.c=$(UNIT_BUILD)/%.o)
 $(UNIT_BIOS_START): $(UNIT_BIOS_START_SRC:%.c=$(UNIT_BUILD)/%.o)
-$(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS) $(UNIT_BIOS_START): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o
+$(UNIT_BIOS_START_XEN): $(UNIT_BIOS_START_XEN_SRC:%.c=$(UNIT_BUILD)/%.o)
+$(UNIT_VIRTIO) $(UNIT_XEN) $(UNIT_BIOS) $(UNIT_BIOS_START) $(UNIT_BIOS_START_XEN): $(UNIT_BUILD)/test_%: $(UNIT_BUILD)/tests/unit/test_%.o
 	$(UNIT_CC) $(UNIT_SANITIZE) -o $@ $^ -lcmocka
 
 $(UNIT_AUDIT_OBJ): UNIT_CFLAGS += -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
@@ -112,4 +117,5 @@ test-broken: $(UNIT_PROGRAMS)
 	@CC='$(UNIT_CC)' CFLAGS='$(UNIT_CFLAGS) -Wno-error' SANITIZE='$(UNIT_SANITIZE)' \
 	    VIRTIO_SRC='$(UNIT_VIRTIO_SRC)' XEN_SRC='$(UNIT_XEN_SRC)' BIOS_SRC='$(UNIT_BIOS_SRC)' \
 	    BIOS_START_SRC='$(UNIT_BIOS_START_SRC)' \
+	    BIOS_START_XEN_SRC='$(UNIT_BIOS_START_XEN_SRC)' \
 	    tests/broken/run.sh $(UNIT_BUILD) $(BUILD)/broken

@@ -7,9 +7,9 @@
 #
 #   run.sh UNIT WORK          UNIT: where the unit tests were built; WORK: where to put the broken builds
 #   run.sh UNIT WORK PATCH    one of them, for those who have run all of them before
-#   CC, CFLAGS and SANITIZE come from the makefile, and so do VIRTIO_SRC, XEN_SRC, BIOS_SRC and
-#   BIOS_START_SRC: what a suite of that kind (xen_..., bios_..., bios_start, or none of them) is made of,
-#   beside its own source.
+#   CC, CFLAGS and SANITIZE come from the makefile, and so do VIRTIO_SRC, XEN_SRC, BIOS_SRC,
+#   BIOS_START_SRC and BIOS_START_XEN_SRC: what a suite of that kind (xen_..., bios_..., bios_start and
+#   bios_start_xen, or none of them) is made of, beside its own source.
 set -eu
 
 unit=$1
@@ -43,6 +43,7 @@ try() { # a patch
 
     case $suite in
     xen_*) sources=$XEN_SRC ;;
+    bios_start_xen) sources=$BIOS_START_XEN_SRC ;;
     bios_start) sources=$BIOS_START_SRC ;;
     bios_*) sources=$BIOS_SRC ;;
     *) sources=$VIRTIO_SRC ;;

@@ -293,8 +293,9 @@ int pc_bios_read(uint8_t drive, uint64_t sector, uint32_t address)
     struct registers registers = {.eax = 0x4200, .edx = drive, .esi = PACKET};
     const struct {
         uint16_t bytes, blocks, offset, segment;
-        uint64_t block;
-    } packet = {16, 1, address & 0xf, (uint16_t)(address >> 4), sector};
+        uint64_t block, flat;
+    } near = {16, 1, address & 0xf, (uint16_t)(address >> 4), sector, 0},
+      far = {24, 1, 0xffff, 0xffff, sector, address}, packet = address < MEMORY ? near : far;
 
     memcpy(memory + PACKET, &packet, sizeof(packet));
     struct frame frame = enter(WHAT_INT13, &registers);

@@ -41,7 +41,7 @@ void pc_bios_add(uint16_t vendor, uint16_t id, const struct pci_function *where)
 bool pc_bios_start(void);
 /* How many boot entries it has; each is called, and whether each is as the specification has it. */
 unsigned pc_bios_connect(void);
-/* INT 13h: a sector is read to an address below 1 MiB. Gives AH, or -1 if nobody has that drive. */
+/* INT 13h: a sector is read to an address. Gives AH, or -1 if nobody has that drive. */
 int pc_bios_read(uint8_t drive, uint64_t sector, uint32_t address);
 
 /* INT 19h, by whoever is let in in the middle of a call. */
