@@ -5,9 +5,11 @@ of devices and memory that it does not take.
 The disks have a boot sector of ours, which says its geometry (08h) and its name on the serial port.
 """
 
+import random
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +30,28 @@ SAYS_ITS_GEOMETRY = bytes.fromhex("b408b280cd1389cb88f1baf803b047ee88f8ee88d8ee8
 # 2: hlt; jmp 2b
 SAYS_ITS_NAME = bytes.fromhex("31c08ed8be007dbaf803ac84c07403eeebf8f4ebfd")
 
+# Reads what PACKET says 200 times, and says < before, + after each, and > and the sum of the words read
+# in the end: xor ax,ax; mov ds,ax; mov dx,0x3f8; mov al,'<'; out dx,al; mov cx,200; 1: push cx;
+# mov si,0x7d80; mov ah,0x42; mov dl,0x80; sti; int 0x13; pop cx; jc 4f; mov dx,0x3f8; mov al,'+';
+# out dx,al; loop 1b; mov ax,0x1000; mov ds,ax; xor si,si; xor bx,bx; mov cx,0x7f00; 2: lodsw;
+# add bx,ax; loop 2b; mov dx,0x3f8; mov al,'>'; out dx,al; mov al,bh; out dx,al; mov al,bl; out dx,al;
+# 4: hlt; jmp 4b
+READS = bytes.fromhex(
+    "31c08ed8baf803b03ceeb9c80051be807db442b280fbcd13597225baf803b02beee2eab800108ed831f6"
+    "31dbb9007fad01c3e2fbbaf803b03eee88f8ee88d8eef4ebfd")
+# Reads it for ever, until the timer's third tick in the same read starts the system anew. That one
+# goes on with what comes behind: xor ax,ax; mov ds,ax; cmp byte [0x600],0x5a; je 4f;
+# mov byte [0x600],0x5a; mov eax,[0x20]; mov [0x604],eax; cli; mov dword [0x20],tick; mov dx,0x3f8;
+# mov al,'F'; out dx,al; 1: mov byte [0x601],0; mov si,0x7d80; mov ah,0x42; mov dl,0x80; sti; int 0x13;
+# jnc 1b; 2: hlt; jmp 2b; tick: push ax; inc byte [cs:0x601]; cmp byte [cs:0x601],3; je 3f; pop ax;
+# jmp far [cs:0x604]; 3: mov eax,[cs:0x604]; mov [cs:0x20],eax; mov al,0x20; out 0x20,al; int 0x19; 4:
+STARTS_ANEW = bytes.fromhex(
+    "31c08ed8803e00065a7455c60600065a66a1200066a30406fa66c70620003c7c0000baf803b046eec606"
+    "010600be807db442b280fbcd1373eff4ebfd502efe0601062e803e0106037406582eff2e0406662ea104"
+    "06662ea32000b020e620cd19")
+# 127 sectors from the second on, to 1000:0000.
+PACKET = struct.pack("<BBHHHQ", 16, 0, 127, 0, 0x1000, 1)
+
 STRICT = ("-boot", "strict=on", "-option-rom", f"romfile={ROM},bootindex=9")
 TAKES_OVER = ("-option-rom", str(ROM))
 
@@ -40,6 +64,18 @@ def disk(path: Path, name: str, size: int = MIB) -> Path:
     path.write_bytes(bytes(sector))
     with path.open("r+b") as file:
         file.truncate(size)
+    return path
+
+
+def program(path: Path, code: bytes, name: str = "the system") -> Path:
+    """A disk that begins with this, and has something in what PACKET says."""
+    disk(path, name)
+    with path.open("r+b") as file:
+        file.write(code)
+        file.seek(0x180)
+        file.write(PACKET)
+        file.seek(512)
+        file.write(random.Random(1).randbytes(127 * 512))
     return path
 
 
@@ -102,6 +138,11 @@ class Machine:
     def reset(self) -> None:
         self._qmp.execute("system_reset")
 
+    def unthrottle(self, drive: str) -> None:
+        self._qmp.execute("block_set_io_throttle", {
+            "device": drive, "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0,
+            "iops_wr": 0})
+
     def running(self) -> int:
         """How many virtio devices are set going (DRIVER_OK), or have been shown a queue."""
         count = 0
@@ -132,6 +173,12 @@ def blk(path: Path, index: int, *more: str) -> list[str]:
 def lun(path: Path, index: int, *more: str) -> list[str]:
     return ["-drive", f"file={path},format=raw,if=none,id=d{index}", "-device",
             ",".join([f"scsi-hd,drive=d{index}", *more])]
+
+
+def slow(words: Sequence[str]) -> list[str]:
+    """Half a MiB in a second."""
+    return [f"{word},throttling.bps-total={MIB // 2}" if word.startswith("file=") else word
+            for word in words]
 
 
 HBA = ("-device", "virtio-scsi-pci,id=hba,romfile=")
@@ -240,6 +287,44 @@ def test_boots_again(tmp_path: Path, how: Sequence[str]) -> None:
         pc.until("this is the disk", 21)
         assert len(set(pc.drives())) == 1
         assert len(set(re.findall(r"Returned (\d+) bytes of ZoneHigh", pc.debug))) == 1
+
+
+RESETS = 5
+# The BIOS may not have written all of its own yet.
+TWO_READS = r"<[^<+]*\+[^<+]*\+"
+SUM = r">([\s\S]{2})"
+
+
+@pytest.mark.parametrize("how, make", [(STRICT, blk), (TAKES_OVER, blk), (STRICT, lun)],
+                         ids=["blk", "blk-taken-over", "scsi"])
+def test_reset_in_the_middle_of_a_read(
+        tmp_path: Path, how: Sequence[str], make: Callable[..., list[str]]) -> None:
+    """The disk is slow, and some of the reads are done when the reset comes. In the end all are."""
+    path = program(tmp_path / "a", READS)
+    words = slow(make(path, 0, *(["bootindex=1"] if how is TAKES_OVER else [])))
+    data = path.read_bytes()[512:128 * 512]
+    with Machine(tmp_path, *how, *(HBA if make is lun else ()), *words) as pc:
+        for boot in range(1, RESETS + 1):
+            pc.until(TWO_READS, boot)
+            pc.reset()
+            assert ">" not in pc.serial
+        pc.until(TWO_READS, RESETS + 1)
+        pc.unthrottle("d0")
+        pc.until(SUM)
+        found = re.findall(SUM, pc.serial)[0]
+        assert int.from_bytes(found.encode("latin-1"), "big") == \
+            sum(struct.unpack(f"<{len(data) // 2}H", data)) & 0xffff
+        assert len(set(pc.drives())) == 1
+
+
+@pytest.mark.parametrize("make", [blk, lun])
+def test_started_anew_in_the_middle_of_a_read(
+        tmp_path: Path, make: Callable[..., list[str]]) -> None:
+    """By INT 19h from the timer: nobody comes back to that read, and the disk is there all the same."""
+    words = slow(make(program(tmp_path / "a", STARTS_ANEW + SAYS_ITS_NAME), 0))
+    with Machine(tmp_path, *STRICT, *(HBA if make is lun else ()), *words).until(
+            "F(.|\n)*this is the system") as pc:
+        assert len(pc.drives()) == 1
 
 
 @pytest.mark.parametrize("card", ["VGA", "cirrus-vga", "qxl-vga"])
