@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from lab.paths import BIOS_ROM as ROM
+from lab.paths import BUILD
 from lab.qemu import QEMU
 from lab.qmp import Qmp
 
@@ -52,6 +53,24 @@ STARTS_ANEW = bytes.fromhex(
 # 127 sectors from the second on, to 1000:0000.
 PACKET = struct.pack("<BBHHHQ", 16, 0, 127, 0, 0x1000, 1)
 
+# ROMs that come before Baton's, from their entry on. The first takes all memory that PMM has for good,
+# and gives a block of so many paragraphs back as are said at 1F0h: pushad; push ds; push es;
+# mov bx,0xe000; 1: mov ds,bx; inc bx; cmp dword [0],'$PMM'; jne 1b; mov eax,[7]; push cs; pop ds;
+# jmp 9f; 9: mov bp,sp; push eax; mov ecx,[cs:0x1f0]; call get; push eax; mov ecx,0x100000; 2: call get;
+# test eax,eax; jnz 2b; shr ecx,1; cmp ecx,0x100; jae 2b; pop ecx; test ecx,ecx; jz 3f; push ecx;
+# push 2; call far [bp-4]; add sp,6; 3: mov sp,bp; pop es; pop ds; popad; retf;
+# get: push 10; push dword -1; push ecx; push 0; call far [bp-4]; add sp,12; shl edx,16; mov dx,ax;
+# mov eax,edx; ret
+TAKES_MEMORY = bytes.fromhex(
+    "66601e06bb00e08edb4366813e000024504d4d75f266a107000e1feb0089e566502e668b0ef001e83400"
+    "665066b900001000e829006685c075f866d1e96681f90001000073ec66596685c9740a66516a02ff5efc"
+    "83c40689ec071f6661cb6a0a666aff66516a00ff5efc83c40c66c1e21089c26689d0c3")
+# pushad; push ds; mov bx,0xe000; 1: mov ds,bx; inc bx; cmp dword [0],'$PMM'; jne 1b; mov byte [0],0;
+# pop ds; popad; retf
+HIDES_PMM = bytes.fromhex("66601ebb00e08edb4366813e000024504d4d75f2c6060000001f6661cb")
+# mov byte [es:di],0; retf
+HIDES_PNP = bytes.fromhex("26c60500cb")
+
 STRICT = ("-boot", "strict=on", "-option-rom", f"romfile={ROM},bootindex=9")
 TAKES_OVER = ("-option-rom", str(ROM))
 
@@ -76,6 +95,20 @@ def program(path: Path, code: bytes, name: str = "the system") -> Path:
         file.write(PACKET)
         file.seek(512)
         file.write(random.Random(1).randbytes(127 * 512))
+    return path
+
+
+def early_rom(folder: Path, code: bytes, paragraphs: int = 0) -> Path:
+    """Without a PnP header it would be left for later; the order is that of the names, from the last."""
+    image = bytearray(512)
+    image[:6] = b"\x55\xaa\x01\xe9\x1a\x00"  # jmp 0x20
+    image[0x1a:0x1c] = b"\xc0\x01"
+    image[0x20:0x20 + len(code)] = code
+    image[0x1c0:0x1ca] = b"$PnP\x01\x02\0\0\0\xcb"
+    image[0x1f0:0x1f4] = paragraphs.to_bytes(4, "little")
+    image[511] = -sum(image) & 0xff
+    path = folder / "early.rom"
+    path.write_bytes(image)
     return path
 
 
@@ -392,6 +425,34 @@ def test_an_empty_disk(tmp_path: Path) -> None:
 def test_sectors_that_are_too_large(tmp_path: Path) -> None:
     nothing_taken(tmp_path, *blk(disk(tmp_path / "a", "large"), 0, "logical_block_size=8192",
                                  "physical_block_size=8192"))
+
+
+# For the 32-bit part, on a page's boundary, and nothing more.
+IMAGE = (int.from_bytes((BUILD / "bios/high.bin").read_bytes()[4:8], "little") + 0x1fff & ~0xfff) // 16
+
+
+@pytest.mark.parametrize("what, paragraphs, said", [
+    (TAKES_MEMORY, 1, "no memory from the BIOS's PMM"),
+    (TAKES_MEMORY, IMAGE, "the BIOS has no more memory for disks"),
+    (HIDES_PMM, 0, "no memory from the BIOS's PMM"),
+], ids=["no-memory", "for-itself-alone", "no-pmm"])
+def test_no_memory(tmp_path: Path, what: bytes, paragraphs: int, said: str) -> None:
+    """It says so, takes nothing, and leaves the disks alone."""
+    early = ["-option-rom", str(early_rom(tmp_path, what, paragraphs))]
+    ide = ["-drive", f"file={disk(tmp_path / 'ide', 'IDE')},format=raw,if=none,id=ide",
+           "-device", "ide-hd,drive=ide,bootindex=1"]
+    words = [*ide, *HBA, *lun(disk(tmp_path / "b", "b"), 1),
+             *blk(disk(tmp_path / "a", "a"), 0)]
+    with Machine(tmp_path, *early, *STRICT, *words).until("this is IDE") as pc:
+        assert said in pc.debug + pc.serial and pc.drives() == [] and pc.running() == 0
+
+
+def test_no_plug_and_play(tmp_path: Path) -> None:
+    """Nobody to ask for the order, so the disks have their numbers at once."""
+    early = ["-option-rom", str(early_rom(tmp_path, HIDES_PNP))]
+    words = [*blk(disk(tmp_path / "a", "disk 0"), 0), *blk(disk(tmp_path / "b", "disk 1"), 1)]
+    with Machine(tmp_path, *early, *STRICT, *words).until("this is disk 0") as pc:
+        assert [number for number, _ in pc.drives()] == ["80", "81"]
 
 
 # ---- How much it takes ----
