@@ -116,7 +116,8 @@ static void end_watches(void)
         front_end_watch(&xen, &door, front);
     if (xen.watches & 1ull << WATCH_LIST)
         store_ask_watch(&xen.store, &door, false, "device/vbd", NULL, WATCH_LIST);
-    xen.watches = 0;
+    /* Nor is one begun when a disk is brought up anew: there is no number left for it. */
+    xen.watches = ~(1ull << WATCH_LIST);
     store_settle(&xen.store, &door);
     store_listen(&xen.store);
 }

@@ -33,10 +33,10 @@ UNIT_XEN := $(UNIT_XEN_SUITES:%=$(UNIT_BUILD)/test_%)
 # The start has all drivers, and the way to real mode is the model's.
 BIOS_STARTS := $(filter-out bios/pci.c bios/arithmetic.c,$(BIOS_SRC)) $(CORE_SRC) \
 	$(CORE_SCSI_DISK_SRC) tests/model/pc_bios.c
-UNIT_BIOS_START_SRC := $(BIOS_STARTS) $(VIRTIO_MODEL)
+UNIT_BIOS_START_SRC := $(BIOS_STARTS) $(VIRTIO_MODEL) tests/unit/one.c
 UNIT_BIOS := $(UNIT_BIOS_SUITES:%=$(UNIT_BUILD)/test_%)
 UNIT_BIOS_START := $(UNIT_BUILD)/test_bios_start
-UNIT_BIOS_START_XEN_SRC := $(filter-out bios/virtio%,$(filter bios/%,$(BIOS_STARTS))) $(CORE_XEN_SRC) \
+UNIT_BIOS_START_XEN_SRC := tests/unit/one.c $(filter-out bios/virtio%,$(filter bios/%,$(BIOS_STARTS))) $(CORE_XEN_SRC) \
 	tests/model/pc_bios.c $(XEN_MODEL)
 UNIT_BIOS_START_XEN := $(UNIT_BUILD)/test_bios_start_xen
 

@@ -23,7 +23,7 @@
 enum { NOT_HAPPENED, HAPPENED, WRONG };
 
 struct plan {
-    enum { MEMORY, HYPERCALL, ANSWER, CDROM } fault; /* the first disk is one */
+    enum { NONE, MEMORY, HYPERCALL, ANSWER, CDROM } fault; /* the first disk is one */
     unsigned k;
     bool for_good;
     enum xhost_fault answer;
@@ -164,7 +164,35 @@ static void hung(void)
     _exit(WRONG);
 }
 
-static int in_a_process(const struct plan *plan)
+static void somebody(void)
+{
+    pc_bios.window = window;
+    pc_bios_int19();
+}
+
+static int start_and_abandon(const struct plan *plan)
+{
+    int result = start(plan);
+
+    for (unsigned i = 0; i < drives_count; i++) {
+        unsigned char *buffer = xhost_alloc(512, 0);
+        uint32_t address = (uint32_t)(uintptr_t)buffer;
+        xhost_now()->disks[i].io_us = 1000000;
+        pc_bios.window = somebody;
+        if (pc_bios_read(drives[i].number, 9, address) != 0x20)
+            model_violation("a read that was given up is said to have been done");
+        if (xhost_shown(buffer, 512))
+            model_violation("C8: the buffer of a call that was given up is a backend's");
+        xhost_now()->disks[i].io_us = 0;
+        if (pc_bios_read(drives[i].number, 9, address) != 0)
+            model_violation("%s does not work afterwards", drives[i].name);
+    }
+    if (xhost_watches() != 0)
+        model_violation("%u watches are left", xhost_watches());
+    return result;
+}
+
+static int in_a_process(int (*start)(const struct plan *), const struct plan *plan)
 {
     int status;
 
@@ -187,7 +215,7 @@ static void for_every(struct plan plan, unsigned least)
 
     do {
         plan.k++;
-        result = in_a_process(&plan);
+        result = in_a_process(start, &plan);
         if (result == WRONG)
             fail_msg("failure %u", plan.k);
         assert_true(plan.k < 5000);
@@ -212,7 +240,7 @@ static void each_hypercall_fails(void **state)
 static void a_cd_is_closed(void **state)
 {
     (void)state;
-    assert_int_equal(in_a_process(&(struct plan){.fault = CDROM}), HAPPENED);
+    assert_int_equal(in_a_process(start, &(struct plan){.fault = CDROM}), HAPPENED);
 }
 
 static void each_answer_of_xenstore_is_wrong(void **state)
@@ -222,6 +250,12 @@ static void each_answer_of_xenstore_is_wrong(void **state)
     for_every((struct plan){.fault = ANSWER, .answer = XFAULT_DEAD}, 20);
 }
 
+static void a_call_that_is_abandoned_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    assert_int_not_equal(in_a_process(start_and_abandon, &(struct plan){.fault = NONE}), WRONG);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -229,6 +263,7 @@ int main(void)
         cmocka_unit_test(each_hypercall_fails),
         cmocka_unit_test(a_cd_is_closed),
         cmocka_unit_test(each_answer_of_xenstore_is_wrong),
+        cmocka_unit_test(a_call_that_is_abandoned_leaves_nothing_behind),
     };
     return cmocka_run_group_tests_name("the start on a PC BIOS on Xen", tests, NULL, NULL);
 }
