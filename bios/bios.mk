@@ -6,7 +6,8 @@ BIOS_SRC := $(wildcard bios/*.c)
 # Xen disk over writes its own keys over those that it finds, but none for a ring of one page that
 # would undo ring-page-order: the backend would go on to take the old pages for the ring.
 BIOS_LIMITS := -DPIECES_MAX=2u -DRING_SLOTS_MAX=2u -DPIECE_LOOK_MS=20 -DGRANT_FRAMES_MAX=1u \
-	-DBLKFRONT_KEPT_PAGES=0u -DFRONT_RING_PAGES=1u -DSCSI_DISK_COMMANDS=2u
+	-DBLKFRONT_KEPT_PAGES=0u -DFRONT_RING_PAGES=1u -DSCSI_DISK_COMMANDS=2u \
+	-DSCAN_PROBES=2u -DSCAN_LONG_LIST_UNITS=1024u -DSCAN_UNITS_MAX=256u
 BIOS_CC := gcc -m32 -march=i686
 BIOS_CFLAGS := -std=c11 -Os $(WARN) -ffreestanding -fno-stack-protector -fno-pic -fvisibility=hidden \
 	-fno-asynchronous-unwind-tables -mpreferred-stack-boundary=2 -mregparm=3 -mgeneral-regs-only \

@@ -22,6 +22,9 @@
 #define HIGH_ENTERED 8  /* where to enter, */
 #define HIGH_CALLED  16 /* and where to return to */
 
+/* Of the 32-bit part's stack. */
+#define STACK_BYTES 16384
+
 /* What is entered for. */
 #define WHAT_INIT  0
 #define WHAT_INT13 1

@@ -3,8 +3,6 @@
 
 #include "bios/door.h"
 
-#define STACK_BYTES 16384
-
         .macro  flat_segments
         movl    $SELECT_DATA32, %eax
         movw    %ax, %ds

@@ -28,9 +28,9 @@ enum {
 #define LOOKS_ALONE  4096u
 #define LOOKS_SHARED 64u
 
-/* The disk that is asked for something: there is one request at a time, and a call may be
+/* The drive that is asked for something: there is one request at a time, and a call may be
  * interrupted by another one, from a timer's handler say. NULL: none is. */
-static struct disk *busy;
+static struct drive *busy;
 
 /* Where what is read only to see whether it can be goes. */
 static uint8_t discarded[16u << 10] __attribute__((aligned(4096)));
@@ -122,7 +122,7 @@ static uint8_t transfer(struct drive *drive, enum disk_op op, uint64_t block, ui
         .sector = block << (shift - 9),
     };
 
-    busy = disk;
+    busy = drive;
     enum result result = disk->ops->submit(disk, &request);
     if (result) {
         busy = NULL;
@@ -478,8 +478,11 @@ static uint8_t serve(const struct call *call)
 
 void int13_abandon(void)
 {
-    if (busy)
-        busy->ops->restart(busy, RESULT_ABORTED);
+    struct drive *drive = busy;
+
+    /* What does not come back is tried again by whoever resets it first. */
+    if (drive && drive->disk->ops->restart(drive->disk, RESULT_ABORTED))
+        drive->status = FAILED;
 }
 
 bool int13(struct frame *frame)

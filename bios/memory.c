@@ -56,13 +56,6 @@ bool memory_share(struct dma_block *block, size_t bytes)
     return cpu != NULL;
 }
 
-void *memory_borrow(size_t bytes)
-{
-    uint32_t given = allocate((uint32_t)bytes, PMM_HIGH);
-
-    return given ? __builtin_memset(at_physical(given), 0, bytes) : NULL;
-}
-
 unsigned memory_mark(void)
 {
     return count;
@@ -80,11 +73,6 @@ void memory_give_back(unsigned mark)
 {
     while (count > mark)
         give_back(parts[--count].given);
-}
-
-void memory_return(void *memory)
-{
-    give_back((uint32_t)(uintptr_t)memory);
 }
 
 void memory_give_image_back(void)
@@ -108,17 +96,19 @@ bool memory_is_ours(uint32_t address, uint32_t bytes)
 }
 
 /*
- * From F0000h on, all is the BIOS's. Below, option ROMs and memory that a DOS uses lie side by
- * side, and the chipset keeps the former from being written; QEMU keeps the CPU from it, and no
- * device. So it is tried, in each page. That harms nothing, which is about to be written to.
+ * From F0000h on, all is the BIOS's, and some place before is Baton's. Otherwise, option ROMs and
+ * memory that a DOS uses lie side by side, and the chipset keeps the former from being written;
+ * QEMU keeps the CPU from it, and no device. So it is tried, in each page. That harms nothing,
+ * which is about to be written to.
  */
 bool memory_is_rom(uint32_t address, uint32_t bytes)
 {
     uint32_t at = address > ROMS ? address : ROMS, end = address + bytes;
+    uint32_t rom = (uint32_t)rom_segment << 4;
 
     if (at >= MEGABYTE || end <= at)
         return false;
-    if (end > BIOS)
+    if (end > BIOS || overlap(address, bytes, rom, *(const uint8_t *)at_physical(rom + 2) * 512u))
         return true;
     for (; at < end; at = (at + PAGE) & ~(PAGE - 1)) {
         volatile uint8_t *byte = at_physical(at);

@@ -43,10 +43,6 @@ void memory_give_back(unsigned mark);
 /* Gives back the 32-bit part itself, which must not be entered again. */
 void memory_give_image_back(void);
 
-/* Memory for the start only, to be given back before it ends; zeroed. NULL if there is none. */
-void *memory_borrow(size_t bytes);
-void memory_return(void *memory);
-
 /* Whether any of these bytes are Baton's. */
 bool memory_is_ours(uint32_t address, uint32_t bytes);
 

@@ -98,13 +98,10 @@ int13:  cmpb    $0x80, %dl
         addw    $2, %sp
         jmp     in_v86
 
-/* INT 19h in the middle of a call, which somebody else has. */
-int19:  pushw   %cs
-        pushw   $1f
+/* INT 19h in the middle of a call. Whose it is otherwise, and where it goes on, is found out inside. */
+int19:  pushl   $0
         pushw   $WHAT_INT19
         jmp     enter
-1:      int     $0x19
-        iretw
 
 /* Every entry, with what it is for on the stack (WHAT_…). */
 enter:  pushfw

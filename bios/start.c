@@ -16,11 +16,11 @@
 
 uint64_t ticks_per_ms;
 uint32_t start_pmm;
+uint16_t rom_segment;
 
 /* The real-mode stack of whoever has come in. */
 static uint32_t stack_ss, stack_esp;
-static uint8_t *rom;         /* the image in the first MiB, */
-static uint16_t rom_segment; /* and its segment */
+static uint8_t *rom; /* at rom_segment */
 static const struct rom_table *table;
 
 /* ---- Real mode ---- */
@@ -94,10 +94,26 @@ static void end_window(void)
 
 void open_window(void)
 {
-    old19 = *vector_at(0x19);
-    *vector_at(0x19) = in_rom(table->int19);
+    volatile uint32_t *vector = vector_at(0x19);
+
+    /* It is, where somebody has kept it and put it back. */
+    if (*vector != in_rom(table->int19))
+        old19 = *vector;
+    *vector = in_rom(table->int19);
     go_real(BACK_WINDOW, stack_ss, stack_esp);
     end_window();
+}
+
+/* On to whose it is. That one may yet come back to the call, with an error for it, so that what the
+ * call has of the stack stays as it is, unless it has become too much. */
+static void int19(struct frame *frame)
+{
+    end_window();
+    int13_abandon();
+    if (stack_empty - stack_top > STACK_BYTES / 2)
+        stack_top = stack_empty;
+    frame->ip = (uint16_t)old19;
+    frame->cs = (uint16_t)(old19 >> 16);
 }
 
 uint32_t interrupt_vector(unsigned number)
@@ -397,9 +413,7 @@ static uint16_t serve(struct frame *frame)
         stack_empty = stack_top;
         start(frame);
     } else if (what == WHAT_INT19) {
-        end_window();
-        int13_abandon();
-        stack_top = stack_empty;
+        int19(frame);
     } else if (what - WHAT_BCV < drives_count) {
         give_number(&drives[what - WHAT_BCV]);
     }

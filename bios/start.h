@@ -8,6 +8,7 @@
 
 extern uint64_t ticks_per_ms; /* the rate of clock_ticks() */
 extern uint32_t start_pmm;    /* PMM's entry, segment and offset; only in the start */
+extern uint16_t rom_segment;  /* the image in the first MiB; its third byte is its length / 512 */
 
 /* Where an interrupt of real mode goes: segment and offset. */
 uint32_t interrupt_vector(unsigned number);

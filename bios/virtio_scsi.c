@@ -58,11 +58,12 @@ static bool unit_found(struct bios_scsi *own, const struct scan_unit *unit)
     return true;
 }
 
-/* Whether there is any. */
+/* Whether there is any. The lists are for good as well: what is only lent is the system's in the
+ * end, and an adapter that is stuck may still write to it (C5). */
 static bool units_found(struct bios_scsi *own)
 {
     const struct scsi_adapter adapter = scsi_adapter_of(&own->scsi);
-    struct scan *found = memory_borrow(sizeof(*found));
+    struct scan *found = memory_get(sizeof(*found));
     bool any = false;
 
     if (!found) {
@@ -79,8 +80,6 @@ static bool units_found(struct bios_scsi *own)
     scan(found);
     for (size_t i = 0; i < found->count; i++)
         any |= unit_found(own, &found->units[i]);
-    if (!is_stuck(own))
-        memory_return(found);
     return any;
 }
 

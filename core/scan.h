@@ -10,11 +10,18 @@
 
 /* How many are asked at a time, and how long a list each of these may send at first. Who has more
  * is asked once more, alone. */
-#define SCAN_PROBES     64u
+#ifndef SCAN_PROBES
+#define SCAN_PROBES 64u
+#endif
 #define SCAN_SHORT_LIST (8u + 64u * 8u)
-#define SCAN_LONG_LIST  (8u + (SCSI_LUN_MAX + 1u) * 8u)
+#ifndef SCAN_LONG_LIST_UNITS
+#define SCAN_LONG_LIST_UNITS (SCSI_LUN_MAX + 1u)
+#endif
+#define SCAN_LONG_LIST (8u + SCAN_LONG_LIST_UNITS * 8u)
 /* The most units that are found: more than firmware can do anything with. */
+#ifndef SCAN_UNITS_MAX
 #define SCAN_UNITS_MAX 4096u
+#endif
 /* How long one question may take, and how long all of them until no more are asked (C6). */
 #define SCAN_PROBE_MS 5000
 #define SCAN_MS       30000
@@ -30,7 +37,8 @@ struct scan_probe {
     enum result refused; /* RESULT_OK if the driver has taken it */
 };
 
-/* 200 KiB: not for a stack. It must not be freed while the adapter may still write into it (C5). */
+/* 200 KiB, as it comes: not for a stack. It must not be freed while the adapter may still write
+ * into it (C5). */
 struct scan {
     /* By the caller: the adapter, and how to give it a command and the CPU. */
     void *context;

@@ -11,7 +11,7 @@
 
 #define MEMORY      0x110000u
 #define STACK       0x9000u /* segments */
-#define ROM_SEGMENT 0xc800u
+#define ROM_SEGMENT (PC_BIOS_ROM >> 4)
 #define PACKET      0x500u
 #define PNP_CHECK   0xf6000u
 #define TOP         0x1000u
@@ -143,8 +143,10 @@ uint32_t go_real(uint32_t back, uint32_t ss, uint32_t esp)
 
     if (back == BACK_WINDOW) {
         uint32_t before = stack_top;
-        stack_top -= 64; /* which is high.S's doing */
+        stack_top -= PC_BIOS_CALL; /* which is high.S's doing, and the call's */
         pc_bios.window();
+        if (stack_top != before - PC_BIOS_CALL)
+            model_violation("what a call that waits has of the stack is taken from it");
         stack_top = before;
         return at;
     }
@@ -310,7 +312,9 @@ void pc_bios_int19(void)
 
     if (get16(4 * 0x19) != INT19_AT || get16(4 * 0x19 + 2) != ROM_SEGMENT)
         model_violation("INT 19h is not the ROM's");
-    if (enter(WHAT_INT19, &registers).what != LEAVE_RETF || get16(4 * 0x19) != INT19 ||
-        get16(4 * 0x19 + 2) != 0xf000)
+    const struct frame frame = enter(WHAT_INT19, &registers);
+    if (frame.what != LEAVE_RETF || frame.ip != INT19 || frame.cs != 0xf000)
         model_violation("INT 19h does not go to whose it is");
+    if (get16(4 * 0x19) != INT19 || get16(4 * 0x19 + 2) != 0xf000)
+        model_violation("INT 19h is still the ROM's");
 }

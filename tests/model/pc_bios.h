@@ -11,6 +11,8 @@
 #include "bios/pci.h"
 
 #define PC_BIOS_BLOCKS 64u
+#define PC_BIOS_CALL   512u     /* bytes of the 32-bit stack */
+#define PC_BIOS_ROM    0xc8000u /* where the ROM is */
 
 extern struct pc_bios {
     /* How it is. */

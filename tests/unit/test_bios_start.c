@@ -29,7 +29,7 @@ enum { BLK, SCSI, DEVICES };
 
 /* Of a disk: its struct and its ring; of an adapter the same, and of each unit its struct. */
 #define BLOCKS_OF_BLK       2u
-#define BLOCKS_OF_SCSI      2u
+#define BLOCKS_OF_SCSI      3u
 #define BLOCKS_OF_EACH_UNIT 1u
 
 /* One start. */
@@ -287,8 +287,15 @@ static int read_to_roms(const struct plan *plan)
         uint32_t address;
         int status;
     } places[] = {
-        {0xc0000, 0},    {0xefe00, 0},    {0xefe01, 0x09},
-        {0xf0000, 0x09}, {0xfff00, 0x09}, {0xffff0, 0x09},
+        {0xc0000, 0},
+        {0xefe00, 0},
+        {0xefe01, 0x09},
+        {PC_BIOS_ROM, 0x09},
+        {PC_BIOS_ROM - 511, 0x09},
+        {PC_BIOS_ROM - 512, 0},
+        {0xf0000, 0x09},
+        {0xfff00, 0x09},
+        {0xffff0, 0x09},
     };
 
     machine_on(plan);
@@ -318,9 +325,30 @@ static void another_system(void)
     longjmp(out_of_the_call, 1);
 }
 
-static int abandon_a_call(const struct plan *plan)
+static void abandon_a_call(unsigned device)
 {
-    const uint32_t empty = 0x5000;
+    bool work;
+
+    vdev_turn_to(device);
+    vdev_now()->pace = VDEV_BY_HAND;
+    pc_bios.window = another_system;
+    if (setjmp(out_of_the_call) == 0) {
+        pc_bios_read((uint8_t)(0x80 + device), 9, SECTOR_AT);
+        model_violation("nobody is let in");
+    }
+    vdev_turn_to(device);
+    if (vdev_in_flight() != 0)
+        model_violation("C8: what nobody waits for is in flight");
+    vdev_now()->pace = VDEV_AT_ONCE;
+    pc_bios.window = window;
+    drives_of(device, &work);
+    if (!work)
+        model_violation("device %u does not work afterwards", device);
+}
+
+static int abandon_calls(const struct plan *plan)
+{
+    const uint32_t empty = 2 * STACK_BYTES;
 
     machine_on(plan);
     stack_top = empty;
@@ -332,23 +360,11 @@ static int abandon_a_call(const struct plan *plan)
         drives_of(device, &work);
         if (!work)
             model_violation("device %u does not work", device);
-        vdev_turn_to(device);
-        vdev_now()->pace = VDEV_BY_HAND;
-        pc_bios.window = another_system;
-        if (setjmp(out_of_the_call) == 0) {
-            pc_bios_read((uint8_t)(0x80 + device), 9, SECTOR_AT);
-            model_violation("nobody is let in");
+        for (unsigned i = 0; i < 2 * STACK_BYTES / PC_BIOS_CALL; i++) {
+            abandon_a_call(device);
+            if (stack_top > empty || stack_top <= empty - STACK_BYTES)
+                model_violation("after %u calls the stack is at %#x", i, stack_top);
         }
-        vdev_turn_to(device);
-        if (vdev_in_flight() != 0)
-            model_violation("C8: what nobody waits for is in flight");
-        if (stack_top != empty)
-            model_violation("the stack is lower than before");
-        vdev_now()->pace = VDEV_AT_ONCE;
-        pc_bios.window = window;
-        drives_of(device, &work);
-        if (!work)
-            model_violation("device %u does not work afterwards", device);
     }
     return HAPPENED;
 }
@@ -358,7 +374,45 @@ static void a_call_that_is_abandoned_leaves_nothing_behind(void **state)
     const struct plan plan = {.units = UNITS};
 
     (void)state;
-    assert_int_equal(in_a_process(abandon_a_call, &plan), HAPPENED);
+    assert_int_equal(in_a_process(abandon_calls, &plan), HAPPENED);
+}
+
+static void nobody_else(void)
+{
+    pc_bios.window = window;
+    pc_bios_int19();
+}
+
+static int go_on_after_int19(const struct plan *plan)
+{
+    const uint32_t empty = 2 * STACK_BYTES;
+
+    machine_on(plan);
+    stack_top = empty;
+    judge(plan);
+    for (unsigned device = 0; device < DEVICES; device++) {
+        bool work;
+        vdev_turn_to(device);
+        vdev_now()->pace = VDEV_BY_HAND;
+        pc_bios.window = nobody_else;
+        if (pc_bios_read((uint8_t)(0x80 + device), 9, SECTOR_AT) != 0x20)
+            model_violation("a read that was given up is said to have been done");
+        if (stack_top != empty)
+            model_violation("the stack is at %#x", stack_top);
+        vdev_now()->pace = VDEV_AT_ONCE;
+        drives_of(device, &work);
+        if (!work)
+            model_violation("device %u does not work afterwards", device);
+    }
+    return HAPPENED;
+}
+
+static void an_int19_that_comes_back_finds_an_error(void **state)
+{
+    const struct plan plan = {.units = UNITS};
+
+    (void)state;
+    assert_int_equal(in_a_process(go_on_after_int19, &plan), HAPPENED);
 }
 
 /* ---- Memory ---- */
@@ -509,6 +563,7 @@ int main(void)
         cmocka_unit_test(all_disks_are_had),
         cmocka_unit_test(nothing_is_read_to_where_the_bios_is),
         cmocka_unit_test(a_call_that_is_abandoned_leaves_nothing_behind),
+        cmocka_unit_test(an_int19_that_comes_back_finds_an_error),
         cmocka_unit_test(each_allocation_fails),
         cmocka_unit_test(each_chance_to_fail_is_taken),
         cmocka_unit_test(each_register_is_read_as_all_ones_once),
