@@ -140,10 +140,12 @@ static void far_buffers(const struct drive *drive)
     }
 }
 
+/* Of what is kept from being written together: beside it, the BIOS has what its interrupts change.
+ */
 static u32 rom_sum(u32 rom)
 {
     u32 sum = 0;
-    for (u32 at = rom; at < ROM_END; at += 4)
+    for (u32 at = rom; at < rom + ROM_STEP; at += 4)
         sum = (sum << 1 | sum >> 31) ^ *(volatile u32 *)at;
     return sum;
 }
