@@ -63,7 +63,8 @@ static uint32_t last_bus(void)
     struct registers registers = {.eax = PCI_BIOS_PRESENT};
     uint16_t left = call_real(interrupt_vector(0x1a), &registers, &flags, 1);
 
-    return left & FLAG_CARRY || registers.edx != PCI_BIOS_KEY ? 0xff : registers.ecx & 0xff;
+    bool told = !(left & FLAG_CARRY) && registers.edx == PCI_BIOS_KEY && !(registers.eax & 0xff00);
+    return told ? registers.ecx & 0xff : 0xff;
 }
 
 void pci_scan(void (*found)(const struct pci_device *device))
@@ -81,6 +82,12 @@ void pci_scan(void (*found)(const struct pci_device *device))
         device.id = (uint16_t)(id >> 16);
         if (here)
             found(&device);
+        /* Some BIOSes say 0, whatever they have numbered. */
+        if (here && (header & 0x7f) == PCI_HEADER_TYPE_BRIDGE) {
+            uint32_t behind = (pci_read32(&device.where, PCI_PRIMARY_BUS) >> 8 & 0xff00) + 0x100;
+            if (behind > end)
+                end = behind;
+        }
         if ((at & 7) == 0 && !(here && header & PCI_HEADER_TYPE_MULTI))
             at |= 7;
     }

@@ -98,6 +98,13 @@ def program(path: Path, code: bytes, name: str = "the system") -> Path:
     return path
 
 
+# xor ax,ax; mov ds,ax; mov word [0x1a*4],1f; mov [0x1a*4+2],cs; retf;
+# 1: cmp ax,0xb101; jne 2f; xor ecx,ecx; mov edx,"PCI "; mov ax,1; push bp; mov bp,sp;
+# and byte [bp+6],0xfe; pop bp; 2: iret
+SAYS_BUS_0 = bytes.fromhex("31c08ed8c70668002f008c0e6a00cb3d01b175146631c966ba50434920b80100"
+                           "5589e5806606fe5dcf")
+
+
 def early_rom(folder: Path, code: bytes, paragraphs: int = 0) -> Path:
     """Without a PnP header it would be left for later; the order is that of the names, from the last."""
     image = bytearray(512)
@@ -266,6 +273,14 @@ def test_behind_bridges(tmp_path: Path) -> None:
              *blk(disk(tmp_path / "b", "another root's"), 1, "bus=root", "addr=1")]
     with Machine(tmp_path, *STRICT, *words).until("this is behind a bridge") as pc:
         assert pc.drives() == [("80", "virtio-blk at 01:01.0"), ("81", "virtio-blk at 81:01.0")]
+
+
+def test_behind_a_bridge_that_the_bios_does_not_tell_of(tmp_path: Path) -> None:
+    early = ["-option-rom", str(early_rom(tmp_path, SAYS_BUS_0))]
+    words = ["-device", "pci-bridge,id=bridge,chassis_nr=1",
+             *blk(disk(tmp_path / "a", "behind a bridge"), 0, "bus=bridge", "addr=1")]
+    with Machine(tmp_path, *early, *STRICT, *words).until("this is behind a bridge") as pc:
+        assert pc.drives() == [("80", "virtio-blk at 01:01.0")]
 
 
 def test_units(tmp_path: Path) -> None:
