@@ -12,8 +12,11 @@ from lab.paths import TOP
 
 
 def test_interrupt_leaves_no_machine() -> None:
+    # A shell's job in the background has been told to ignore it, and so have its children.
     program = f"""
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(TOP)!r})
 from lab.xen import XenHost
 with XenHost() as xen:
