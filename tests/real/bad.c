@@ -188,6 +188,8 @@ static void read_to_rom(const struct drive *drive)
         if (writable(rom - 16)) {
             memcpy(was, (u8 *)rom - 16, 16);
             packet_call(drive, "to ROM", 0x42, packet, REFUSED);
+            if (memcmp((u8 *)rom - 16, was, 16) != 0)
+                wrong("what is before the ROM at %x is another, after %s", rom, call_name());
             memcpy((u8 *)rom - 16, was, 16);
         }
         if (rom_sum(rom) != sum) {
