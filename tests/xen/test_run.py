@@ -17,8 +17,6 @@ RUNS = {
     "8 disks of 4096-byte sectors": Options(disks=8, sector_size=4096, write=1 << 20),
     "read-only": Options(read_only=True, write=4096),
 }
-TWIN = Options(names=["hda"], write=1 << 20)
-"""The disk has an emulated twin, which is left to the firmware's own driver."""
 
 
 @dataclass
@@ -28,7 +26,6 @@ class Seen:
     reports: dict[str, XenReport] = field(default_factory=dict)
     before: Usage | None = None
     after: Usage | None = None
-    twin: XenReport | None = None
 
 
 def scenario(xen: XenHost) -> Seen:
@@ -37,7 +34,6 @@ def scenario(xen: XenHost) -> Seen:
         if name != "blkback" and seen.before is None:
             seen.before = usage(xen)  # the first guest brings caches that stay
         seen.reports[name] = boot_on(xen, options)
-    seen.twin = boot_on(xen, TWIN)
     seen.after = usage(xen)
     return seen
 
@@ -57,16 +53,6 @@ def test_boots_and_hands_over(seen: Seen, name: str) -> None:
         assert (after.frontend["state"], after.backend["state"]) == ("1", "2")
         assert not {key for key in after.frontend if key.startswith(("ring", "event", "protocol"))}
         assert connected.frontend["state"] == "4"
-
-
-def test_a_twin(seen: Seen) -> None:
-    """Debian boots from the emulated disk; then its own driver has the paravirtual one, which nobody
-    had touched."""
-    report = seen.twin
-    assert report is not None and report.guest.ended and report.xen is not None
-    assert report.firmware is not None
-    assert not [device for device in report.hand_over.devices if device.driven]
-    assert [problem for problem in report.problems if "not Baton" not in problem] == []
 
 
 def test_more_disks_take_more_words_but_not_more_turns(seen: Seen) -> None:
