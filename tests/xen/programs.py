@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.cache import scratch_folder
 from lab.fat import boot_image
-from lab.paths import BUILD, ROM
+from lab.paths import BUILD
 from lab.qemu import plain
 from lab.xen import GuestConfig, GuestResult, XenHost, run_guest
 from lab.xen.disks import disk_name, loop
@@ -21,6 +21,8 @@ from lab.xen.guest import Guest
 
 MIB = 1 << 20
 PROGRAMS = BUILD / "tests/vm"
+UEFI_ROM = BUILD / "tests/xen/uefi.rom"
+"""Baton's without the part for a PC BIOS."""
 
 Answers = Mapping[str, Callable[[Guest], None]]
 
@@ -73,7 +75,7 @@ def dmesg(xen: XenHost) -> list[str]:
 
 
 def run_program(xen: XenHost, program: str, options: str = "", disks: Sequence[str] = (), *,
-                answers: Answers | None = None, rom: Path | None = ROM, memory: int = 256,
+                answers: Answers | None = None, rom: Path | None = UEFI_ROM, memory: int = 256,
                 timeout: float = 240, boot_from: str = "",
                 prepare: Callable[[Guest], None] | None = None, finish: Callable[[Guest], None] |
                 None = None, files: Mapping[str, Path | bytes] | None = None,

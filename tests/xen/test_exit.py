@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from programs import MIB, Ran, name_of, random_bytes, run_program
+from programs import MIB, UEFI_ROM, Ran, name_of, random_bytes, run_program
 from shared import WatchedXen
 
-from lab.paths import ROM
 from lab.xen import XenHost
 from lab.xen.disks import BlockDevice, StoppableDevice, loop, stoppable
 from lab.xen.guest import Guest
@@ -131,7 +130,7 @@ def answer_reads(device: StoppableDevice) -> None:
 
 
 def exit_once(xen: XenHost, options: str, disks: Sequence[str], device: StoppableDevice,
-              rom: Path = ROM, *, traced: bool = True) -> Exit:
+              rom: Path = UEFI_ROM, *, traced: bool = True) -> Exit:
     """Run a guest. `device` is what it can have stopped."""
     seen = Exit()
     if traced:
