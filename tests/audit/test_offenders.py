@@ -86,8 +86,10 @@ INNOCENTS = [
 def audit(case: Case, target: Path, timeout: int = 60) -> tuple[int, Report]:
     """As a user does it. The machine is a pc, where what the firmware drives besides the device
     under test lets go as it should."""
+    # Calls are seen at the exit; it is devices that take their time.
+    watch = "1000" if case.device != BLK or MEMORY in (*case.fails, *case.may) else "100"
     words: list[str | Path] = [
-        TOP / "baton", "audit", "--no-rom", "--machine", "pc", "--memory", "256",
+        TOP / "baton", "audit", "--no-rom", "--machine", "pc", "--memory", "256", "--watch", watch,
         "--driver", DRIVERS / f"{case.driver}.efi", "--device", case.device,
         "--timeout", str(timeout), "--json", target, *case.options]
     run = subprocess.run(words, capture_output=True, text=True)

@@ -38,8 +38,9 @@ try() { # a patch
         cat "$tree/patch.log" >&2
         fail "the patch does not apply"
     fi
-    grep -q "  OK \] $test\$" "$work/good-$suite.log" ||
-        fail "$test does not pass on what is not broken"
+    # The same one of what is not broken; for most suites that is far from all.
+    ONE_TEST=$test ASAN_OPTIONS=detect_leaks=0 "$unit/test_$suite" >"$tree/good.log" 2>&1 || true
+    grep -q "  OK \] $test\$" "$tree/good.log" || fail "$test does not pass on what is not broken"
 
     case $suite in
     xen_*) sources=$XEN_SRC ;;
@@ -79,11 +80,6 @@ fi
 
 rm -rf "$work"
 mkdir -p "$work"
-
-# What the suites say about an unbroken core.
-for suite in $(sed -n 's/^Suite: *//p' "$here"/*.patch | sort -u); do
-    ASAN_OPTIONS=detect_leaks=0 "$unit/test_$suite" >"$work/good-$suite.log" 2>&1 || true
-done
 
 printf '%s\n' "$here"/*.patch | xargs -n 1 -P "$(nproc)" "$0" "$unit" "$work" |
     tee "$work/results" || true

@@ -13,9 +13,8 @@ from lab.xen.disks import Usage, usage
 
 RUNS = {
     "blkback": Options(write=1 << 20),
-    "qdisk, 2 disks": Options(backend="qdisk", disks=2, write=1 << 20),
+    "qdisk, 2 disks, read-only": Options(backend="qdisk", disks=2, read_only=True, write=4096),
     "8 disks of 4096-byte sectors": Options(disks=8, sector_size=4096, write=1 << 20),
-    "read-only": Options(read_only=True, write=4096),
 }
 
 
