@@ -13,9 +13,10 @@ from lab.xen.disks import Usage, usage
 
 RUNS = {
     "blkback": Options(write=1 << 20),
-    "qdisk, 2 disks, read-only": Options(backend="qdisk", disks=2, read_only=True, write=4096),
+    "qdisk, 2 disks": Options(backend="qdisk", disks=2, write=1 << 20),
     # For blkback, xl runs a script for each disk, one after the other, and has only so much time.
     "4 disks of 4096-byte sectors": Options(disks=4, sector_size=4096, write=1 << 20),
+    "read-only": Options(read_only=True, write=4096),
 }
 
 
