@@ -6,8 +6,9 @@
 #   make test-xen-all        also builds that are broken where only Xen can tell, and what takes minutes
 #   make test-xen-all XEN=WORDS  only what pytest's -k WORDS picks
 
-# In this order: what all of them have left is looked at in the end.
-XEN_TESTS := interrupt host io run bios int13 audit auditor exit drivers disks
+# In this order: what all of them have left is looked at in the end, beside what there was after the
+# guests of io, which have disks of each kind.
+XEN_TESTS := interrupt io host run bios int13 audit auditor exit drivers disks
 XEN_PYTEST := /usr/bin/python3 -m pytest -v --no-header --tb=short
 
 # OVMF reads all of a ROM four bytes at a time, in a guest each a way to QEMU and back. Where it is about
