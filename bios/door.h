@@ -44,8 +44,7 @@
 /* Post Memory Manager. */
 #define PMM_ALLOCATE      0
 #define PMM_FREE          2
-#define PMM_HIGH          0x0002 /* extended memory, */
-#define PMM_HIGH_FOR_GOOD 0x000a /* and permanent */
+#define PMM_HIGH_FOR_GOOD 0x000a /* extended memory, and permanent */
 #define PMM_ALIGNED       0x0004 /* as the lowest bit of the length says */
 #define PMM_UNSUPPORTED   0xffffffff
 

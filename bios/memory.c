@@ -20,12 +20,13 @@ struct part {
 static struct part parts[PARTS];
 static unsigned count;
 
-static uint32_t allocate(uint32_t bytes, uint16_t how)
+/* For good. */
+static uint32_t allocate(uint32_t bytes)
 {
     uint32_t paragraphs = (bytes + 15) / 16;
     const uint16_t arguments[] = {
         PMM_ALLOCATE,      (uint16_t)paragraphs, (uint16_t)(paragraphs >> 16),
-        (uint16_t)NO_NAME, NO_NAME >> 16,        how,
+        (uint16_t)NO_NAME, NO_NAME >> 16,        PMM_HIGH_FOR_GOOD,
     };
     struct registers registers = {0};
 
@@ -38,8 +39,7 @@ void *memory_get(size_t bytes)
 {
     /* One page more, because alignment is only asked for by newer specifications. */
     uint32_t whole = ((uint32_t)bytes + PAGE - 1) & ~(PAGE - 1);
-    uint32_t given =
-        whole >= bytes && count < PARTS ? allocate(whole + PAGE, PMM_HIGH_FOR_GOOD) : 0;
+    uint32_t given = whole >= bytes && count < PARTS ? allocate(whole + PAGE) : 0;
 
     if (given == 0)
         return NULL;

@@ -74,21 +74,21 @@ void pci_scan(void (*found)(const struct pci_device *device))
     for (uint32_t at = 0; at < end; at++) {
         struct pci_device device = {
             .where = {.bus = (uint8_t)(at >> 8), .device = at >> 3 & 0x1f, .function = at & 7}};
-        uint32_t id = pci_read32(&device.where, PCI_VENDOR_ID);
-        uint32_t header = pci_read32(&device.where, PCI_CACHE_LINE_SIZE) >> 16;
-        bool here = id != UINT32_MAX && id != 0;
+        uint32_t id = pci_read32(&device.where, PCI_VENDOR_ID), header = 0;
 
-        device.vendor = (uint16_t)id;
-        device.id = (uint16_t)(id >> 16);
-        if (here)
+        if (id != UINT32_MAX && id != 0) {
+            device.vendor = (uint16_t)id;
+            device.id = (uint16_t)(id >> 16);
             found(&device);
+            header = pci_read32(&device.where, PCI_CACHE_LINE_SIZE) >> 16;
+        }
         /* Some BIOSes say 0, whatever they have numbered. */
-        if (here && (header & 0x7f) == PCI_HEADER_TYPE_BRIDGE) {
+        if ((header & 0x7f) == PCI_HEADER_TYPE_BRIDGE) {
             uint32_t behind = (pci_read32(&device.where, PCI_PRIMARY_BUS) >> 8 & 0xff00) + 0x100;
             if (behind > end)
                 end = behind;
         }
-        if ((at & 7) == 0 && !(here && header & PCI_HEADER_TYPE_MULTI))
+        if ((at & 7) == 0 && !(header & PCI_HEADER_TYPE_MULTI))
             at |= 7;
     }
 }
