@@ -255,18 +255,7 @@ class _Maker:
 
     def _initramfs(self, kernel: Path) -> bytes:
         busybox = self._unpacked(self.packages[BUSYBOX]) / "bin/busybox"
-        cpio = Cpio()
-        for folder in ("bin", "dev", "modules", "proc", "root", "sys"):
-            cpio.folder(folder)
-        cpio.character_device("dev/console", 5, 1)
-        cpio.file("bin/busybox", busybox.read_bytes(), 0o755)
-        cpio.file("init", (HERE / "initramfs.sh").read_bytes(), 0o755)
-        cpio.file("net.sh", (HERE / "net.sh").read_bytes(), 0o755)
-        order = modules_in_order(kernel / "lib/modules", MODULES)
-        for module in order:
-            cpio.file(f"modules/{module.name}", module.read_bytes())
-        cpio.file("modules/order", "".join(f"{module.name}\n" for module in order).encode())
-        return gzip.compress(cpio.archive(), compresslevel=6, mtime=0)
+        return initramfs(busybox, kernel / "lib/modules", MODULES, "net.sh")
 
     def _root_tree(self, kernel: Path, initramfs: bytes, where: str,
                    config: str = "boot/grub/grub.cfg") -> Path:
@@ -403,6 +392,25 @@ def one_of(paths: Iterable[Path], what: str) -> Path:
     if len(found) != 1:
         raise LabError(f"the package holds {len(found)} files that could be the {what}")
     return found[0]
+
+
+def initramfs(busybox: Path, modules: Path, wanted: Sequence[str], *scripts: str) -> bytes:
+    """Loads these modules of a kernel's, in order of dependence, and goes to the root that its command
+    line names (initramfs.sh). More scripts of this folder are in it."""
+    cpio = Cpio()
+    for folder in ("bin", "dev", "modules", "proc", "root", "sys"):
+        cpio.folder(folder)
+    cpio.character_device("dev/console", 5, 1)
+    cpio.file("bin/busybox", busybox.read_bytes(), 0o755)
+    cpio.file("init", (HERE / "initramfs.sh").read_bytes(), 0o755)
+    for name in scripts:
+        cpio.file(name, (HERE / name).read_bytes(), 0o755)
+    order = modules_in_order(modules, wanted)
+    for module in order:
+        cpio.file(f"modules/{module.name}", module.read_bytes())
+    cpio.file("modules/order", "".join(f"{module.name}\n" for module in order).encode())
+    cpio.file("modules/load.sh", (HERE / "load.sh").read_bytes())
+    return gzip.compress(cpio.archive(), compresslevel=6, mtime=0)
 
 
 def modules_in_order(tree: Path, wanted: Sequence[str]) -> list[Path]:

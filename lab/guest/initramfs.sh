@@ -23,13 +23,7 @@ if $bb grep -qw baton.stop /proc/cmdline; then
     $bb printf '\001' | $bb dd of=/dev/port bs=1 seek=$((0x505)) 2>/dev/null
 fi
 
-# The list is in order of dependence. Xen's drivers do not load elsewhere.
-while read -r module; do
-    case $module in
-    xen*) [ -e /sys/hypervisor/type ] || continue ;;
-    esac
-    $bb insmod "/modules/$module" || give_up "insmod $module"
-done </modules/order
+. /modules/load.sh
 
 root=
 type=ext4

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from lab import guest, tools
 from lab.cache import cached
-from lab.cpio import Cpio
 from lab.errors import LabError
 from lab.packages import Archive, Package, unpack
 from lab.paths import LAB
@@ -84,8 +83,8 @@ def dom0(progress: Progress) -> Dom0:
                   if re.fullmatch(guest.KERNEL, name))
     parts: list[str | bytes] = [each.identity for _, each in sorted(packages.items())]
     parts += [(HERE / name).read_bytes() for name in ("image.py", *_SCRIPTS)]
-    parts += [(guest.HERE / "initramfs.sh").read_bytes(), (guest.HERE.parent / "cpio.py")
-              .read_bytes()]
+    parts += [(guest.HERE / name).read_bytes() for name in ("__init__.py", "initramfs.sh", "load.sh",
+                                                            "../cpio.py")]
     maker = _Maker(packages, kernel)
 
     def make(name: str, what: str, build: Callable[[Path, Path], None]) -> Path:
@@ -129,17 +128,8 @@ class _Maker:
     def initramfs(self, target: Path, scratch: Path) -> None:
         unpack(self.packages[guest.BUSYBOX], scratch)
         unpack(self.kernel, scratch, only=["./lib/modules/*"])
-        cpio = Cpio()
-        for folder in ("bin", "dev", "modules", "proc", "root", "sys"):
-            cpio.folder(folder)
-        cpio.character_device("dev/console", 5, 1)
-        cpio.file("bin/busybox", (scratch / "bin/busybox").read_bytes(), 0o755)
-        cpio.file("init", (guest.HERE / "initramfs.sh").read_bytes(), 0o755)
-        order = guest.modules_in_order(scratch / "lib/modules", ROOT_MODULES)
-        for module in order:
-            cpio.file(f"modules/{module.name}", module.read_bytes())
-        cpio.file("modules/order", "".join(f"{module.name}\n" for module in order).encode())
-        target.write_bytes(gzip.compress(cpio.archive(), compresslevel=6, mtime=0))
+        target.write_bytes(guest.initramfs(scratch / "bin/busybox", scratch / "lib/modules",
+                                           ROOT_MODULES))
 
     def root(self, target: Path, scratch: Path) -> None:
         tree = scratch / "root"

@@ -20,6 +20,11 @@ end()
     $bb poweroff -f
 }
 
+give_up()
+{
+    end "failed $*"
+}
+
 $bb mount -t devtmpfs dev /dev
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sys /sys
@@ -29,22 +34,17 @@ echo 1 >/proc/sys/kernel/printk
 echo
 
 for disk in /sys/block/*; do
-    [ ! -e "$disk" ] || end "failed ${disk##*/} is there before its driver"
+    [ ! -e "$disk" ] || give_up "${disk##*/} is there before its driver"
 done
-/watch before || end "failed"
+/watch before || give_up
 
-while read -r module; do
-    case $module in
-    xen*) [ -e /sys/hypervisor/type ] || continue ;;
-    esac
-    $bb insmod "/modules/$module" || end "failed insmod $module"
-done </modules/order
+. /modules/load.sh
 
 # The disk appears when its driver has looked at it, which may be a moment after insmod.
 tries=0
 until name=$($bb ls /sys/block | $bb grep -E '^(vd|sd|xvd)'); do
     tries=$((tries + 1))
-    [ $tries -lt 100 ] || end "failed there is no disk"
+    [ $tries -lt 100 ] || give_up "there is no disk"
     $bb sleep 0.1
 done
 for disk in $name; do
@@ -52,5 +52,5 @@ for disk in $name; do
     read -r sectors <"/sys/block/$disk/size"
     echo "linux: disk bytes=$((sectors * 512)) sha256=${digest%% *}"
 done
-/watch after || end "failed"
+/watch after || give_up
 end "end"
