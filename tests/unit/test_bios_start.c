@@ -325,10 +325,29 @@ static void another_system(void)
     longjmp(out_of_the_call, 1);
 }
 
-static void abandon_a_call(unsigned device)
+/* With a stack of which all is left. */
+static const uint32_t empty = 2 * STACK_BYTES;
+
+static void start_to_be_called(const struct plan *plan)
+{
+    machine_on(plan);
+    stack_top = empty;
+    judge(plan);
+}
+
+static void must_work(unsigned device, enum vdev_pace pace)
 {
     bool work;
 
+    vdev_turn_to(device);
+    vdev_now()->pace = pace;
+    drives_of(device, &work);
+    if (!work)
+        model_violation("device %u does not work", device);
+}
+
+static void abandon_a_call(unsigned device)
+{
     vdev_turn_to(device);
     vdev_now()->pace = VDEV_BY_HAND;
     pc_bios.window = another_system;
@@ -339,27 +358,15 @@ static void abandon_a_call(unsigned device)
     vdev_turn_to(device);
     if (vdev_in_flight() != 0)
         model_violation("C8: what nobody waits for is in flight");
-    vdev_now()->pace = VDEV_AT_ONCE;
     pc_bios.window = window;
-    drives_of(device, &work);
-    if (!work)
-        model_violation("device %u does not work afterwards", device);
+    must_work(device, VDEV_AT_ONCE);
 }
 
 static int abandon_calls(const struct plan *plan)
 {
-    const uint32_t empty = 2 * STACK_BYTES;
-
-    machine_on(plan);
-    stack_top = empty;
-    judge(plan);
+    start_to_be_called(plan);
     for (unsigned device = 0; device < DEVICES; device++) {
-        bool work;
-        vdev_turn_to(device);
-        vdev_now()->pace = VDEV_IN_ORDER; /* in the window, and all is well */
-        drives_of(device, &work);
-        if (!work)
-            model_violation("device %u does not work", device);
+        must_work(device, VDEV_IN_ORDER); /* in the window, and all is well */
         for (unsigned i = 0; i < 2 * STACK_BYTES / PC_BIOS_CALL; i++) {
             abandon_a_call(device);
             if (stack_top > empty || stack_top <= empty - STACK_BYTES)
@@ -385,13 +392,8 @@ static void nobody_else(void)
 
 static int go_on_after_int19(const struct plan *plan)
 {
-    const uint32_t empty = 2 * STACK_BYTES;
-
-    machine_on(plan);
-    stack_top = empty;
-    judge(plan);
+    start_to_be_called(plan);
     for (unsigned device = 0; device < DEVICES; device++) {
-        bool work;
         vdev_turn_to(device);
         vdev_now()->pace = VDEV_BY_HAND;
         pc_bios.window = nobody_else;
@@ -399,10 +401,7 @@ static int go_on_after_int19(const struct plan *plan)
             model_violation("a read that was given up is said to have been done");
         if (stack_top != empty)
             model_violation("the stack is at %#x", stack_top);
-        vdev_now()->pace = VDEV_AT_ONCE;
-        drives_of(device, &work);
-        if (!work)
-            model_violation("device %u does not work afterwards", device);
+        must_work(device, VDEV_AT_ONCE);
     }
     return HAPPENED;
 }

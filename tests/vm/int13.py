@@ -197,12 +197,12 @@ class Driver:
         return self.firmware.rom is not None
 
 
-def blk(images: Sequence[Image]) -> list[Device]:
-    return [Disk(image.path, sector_size=image.sector) for image in images]
+def blk(images: Sequence[Image], **drive: str) -> list[Device]:
+    return [Disk(image.path, sector_size=image.sector, drive=drive) for image in images]
 
 
-def scsi(images: Sequence[Image]) -> list[Device]:
-    units = [Unit(image.path, sector_size=image.sector, target=number)
+def scsi(images: Sequence[Image], **drive: str) -> list[Device]:
+    units = [Unit(image.path, sector_size=image.sector, target=number, drive=drive)
              for number, image in enumerate(images)]
     return [ScsiController(units)]
 

@@ -41,8 +41,11 @@ CD_SECTOR = 2048
 _START = 0x7C00
 
 
-def boot_sector(text: str) -> bytes:
-    """Says this on COM1 and switches the guest off."""
+POWER_OFF = bytes.fromhex("ba04b0" "b80020" "ef")  # movw $0xb004, %dx; movw $0x2000, %ax; outw
+
+
+def boot_sector(text: str, last: bytes = POWER_OFF) -> bytes:
+    """Says this on COM1 and runs these instructions."""
     def code(at: int) -> bytes:
         return b"".join((
             b"\xfc",                                    # cld
@@ -51,8 +54,8 @@ def boot_sector(text: str) -> bytes:
             b"\xb9" + struct.pack("<H", len(text)),     # movw $bytes, %cx
             b"\xba\xf8\x03",                            # movw $0x3f8, %dx
             b"\xf3\x6e",                                # rep outsb
-            b"\xba\x04\xb0\xb8\x00\x20\xef",            # movw $0xb004, %dx; movw $0x2000, %ax; outw
-            b"\xfa\xf4",                                # cli; hlt
+            last,
+            b"\xfb\xf4\xeb\xfd",                        # sti; hlt, for ever
         ))
     sector = code(_START + len(code(0))) + text.encode()
     return sector.ljust(SECTOR - 2, b"\0") + b"\x55\xaa"

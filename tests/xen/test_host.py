@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from real import POWER_OFF, boot_sector
 from shared import WatchedXen
 
 from lab import whose
@@ -17,20 +18,10 @@ IDE = "/jobs/a.img,raw,hda,w"
 PV_ONLY = "/jobs/a.img,raw,xvde,w"
 
 
-def boot_sector(last: str) -> bytes:
-    """A disk whose first sector says something on COM1 and then runs these instructions."""
-    begin = bytes.fromhex("31c08ed8fc" "baf803" "be")  # ds = 0; dx = COM1; si = …
-    say = bytes.fromhex("ac" "84c0" "7403" "ee" "ebf8")  # until a 0: lodsb, out
-    end = bytes.fromhex(last) + bytes.fromhex("f4ebfd")  # hlt, for ever, with interrupts on
-    text_at = 0x7C00 + len(begin) + 2 + len(say) + len(end)
-    code = begin + text_at.to_bytes(2, "little") + say + end + b"sector: hello\r\n\0"
-    return (code.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0")
-
-
 SECTORS = {
-    "off": "ba04b0" "b80020" "ef",  # PM1a_CNT: sleep, type 0
-    "reset": "baf90c" "b006" "ee",
-    "timeout": "",
+    "off": POWER_OFF,
+    "reset": bytes.fromhex("baf90c" "b006" "ee"),
+    "timeout": b"",
 }
 
 
@@ -69,7 +60,7 @@ def scenario(xen: XenHost, folder: Path) -> Seen:
     seen.pv_only = run_guest(xen, GuestConfig("pv-only", disks=[PV_ONLY]), xenstore=True,
                              timeout=180, until="map: No mapping found")
     for name, last in SECTORS.items():
-        xen.put(boot_sector(last), "/jobs/sector.img")
+        xen.put(boot_sector("sector: hello\r\n", last).ljust(1 << 20, b"\0"), "/jobs/sector.img")
         config = GuestConfig(name, firmware="seabios", disks=["/jobs/sector.img,raw,hda,w"])
         seen.sectors[name] = run_guest(xen, config, timeout=12 if name == "timeout" else 60)
     seen.domains = xen.check("xl list", "xl list")
